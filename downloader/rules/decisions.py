@@ -1,0 +1,211 @@
+"""What becomes of a run after an answer or a transfer: counters and limits in, one step out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, assert_never
+
+from downloader.rules.answers import Failed, Finished, NotYet, Verdict
+from downloader.rules.backoff import (
+    attempt_delay_seconds,
+    poll_delay_seconds,
+    refresh_delay_seconds,
+)
+from downloader.rules.expiry import EXPIRY_MARGIN_SECONDS, is_usable
+from downloader.rules.steps import (
+    ExpiryStep,
+    NewUrl,
+    PollFailed,
+    PollLater,
+    PollStep,
+    TransferFailed,
+    TransferStep,
+    TryAgain,
+    UrlReceived,
+)
+
+REFUSED: Final = "url_refused"
+"""The error code that remembers: this run's last URL was refused, and not as expired."""
+
+EXPIRED: Final = "url_expired"
+
+MINIMUM_POLLS_BEFORE_DEADLINE: Final = 3
+"""A run first asked for long after it was submitted (a huge backlog, a daemon that was off)
+is not given up because one answer said 'not yet'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how often to try; durations in seconds."""
+
+    attempts: int = 8
+    refreshes: int = 20
+    give_up_after_seconds: float = 24 * 3600.0
+    min_poll_seconds: float = 2.0
+    max_poll_seconds: float = 60.0
+
+
+class ProblemKind(StrEnum):
+    """What a failed transfer calls for."""
+
+    EXPIRED = "expired"  # a new URL; nothing but a refresh is spent
+    REFUSED = "refused"  # a new URL once for free, then an attempt each time
+    WRONG_OBJECT = "wrong_object"  # an attempt, and a new URL
+    TRANSIENT = "transient"  # an attempt, with the same URL
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a transfer did not end in a file, in words for a person."""
+
+    kind: ProblemKind
+    error_code: str
+    error_message: str
+    retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a run has spent so far, and the code of its last error."""
+
+    attempts: int
+    refreshes: int
+    error_code: str | None
+
+
+def after_verdict(
+    verdict: Verdict,
+    *,
+    polls: int,
+    submitted_at: datetime,
+    limits: Limits,
+    now: datetime,
+    jitter: float,
+    clock_offset: timedelta,
+    expires_at: datetime | None,
+) -> PollStep:
+    """Return what an answer about one run leads to.
+
+    `polls` counts the answers before this one. `expires_at` is the expiry as the URL tells
+    it, in the server's time; `clock_offset` is the server's clock less ours.
+    """
+    match verdict:
+        case Finished():
+            return UrlReceived(
+                verdict.url,
+                None if expires_at is None else expires_at - clock_offset,
+                verdict.remote_status,
+            )
+        case Failed():
+            return PollFailed(verdict.error_code, verdict.message, verdict.remote_status)
+        case NotYet():
+            age = (now - submitted_at).total_seconds()
+            if age >= limits.give_up_after_seconds and polls + 1 >= MINIMUM_POLLS_BEFORE_DEADLINE:
+                return PollFailed(
+                    "deadline",
+                    f"Not finished at the provider {_duration(age)} after it was submitted "
+                    f"(asked {polls + 1} times); see --give-up-after.",
+                    verdict.remote_status,
+                )
+            delay = poll_delay_seconds(
+                polls, limits.min_poll_seconds, limits.max_poll_seconds, jitter
+            )
+            return PollLater(now + timedelta(seconds=delay), verdict.remote_status)
+        case _:
+            assert_never(verdict)
+
+
+def after_no_answer(
+    error_code: str,
+    error_message: str,
+    *,
+    polls: int,
+    retry_after_seconds: float | None,
+    limits: Limits,
+    now: datetime,
+    jitter: float,
+) -> PollLater:
+    """Return the step for a run whose batch got no usable answer: later, and no blame."""
+    delay = poll_delay_seconds(polls, limits.min_poll_seconds, limits.max_poll_seconds, jitter)
+    delay = max(delay, retry_after_seconds or 0.0)
+    return PollLater(
+        now + timedelta(seconds=delay), error_code=error_code, error_message=error_message
+    )
+
+
+def expiry_margin_seconds(expires_at: datetime, received_at: datetime | None) -> float:
+    """Return how long before its end a URL is no longer used: less for short-lived ones."""
+    if received_at is None:
+        return EXPIRY_MARGIN_SECONDS
+    lifetime = (expires_at - received_at).total_seconds()
+    return min(EXPIRY_MARGIN_SECONDS, max(0.0, lifetime * 0.2))
+
+
+def before_transfer(
+    expires_at: datetime | None,
+    received_at: datetime | None,
+    spent: Spent,
+    *,
+    limits: Limits,
+    now: datetime,
+    jitter: float,
+) -> ExpiryStep | None:
+    """Return what becomes of a run whose URL is too old to be used, None where it can be."""
+    if expires_at is None or is_usable(
+        expires_at, now, expiry_margin_seconds(expires_at, received_at)
+    ):
+        return None
+    return _refresh(
+        spent, EXPIRED, "The URL expired before it was used.", limits=limits, now=now, jitter=jitter
+    )
+
+
+def after_problem(
+    problem: Problem, spent: Spent, *, limits: Limits, now: datetime, jitter: float
+) -> TransferStep:
+    """Return what becomes of a run whose transfer met a problem."""
+    code, message = problem.error_code, problem.error_message
+    match problem.kind:
+        case ProblemKind.EXPIRED:
+            return _refresh(spent, code, message, limits=limits, now=now, jitter=jitter)
+        case ProblemKind.REFUSED if spent.error_code != REFUSED:
+            return _refresh(spent, REFUSED, message, limits=limits, now=now, jitter=jitter)
+        case ProblemKind.REFUSED | ProblemKind.WRONG_OBJECT | ProblemKind.TRANSIENT:
+            pass
+        case _:
+            assert_never(problem.kind)
+    attempts = spent.attempts + 1
+    if attempts >= limits.attempts:
+        return TransferFailed(
+            code, f"{message} (attempt {attempts} of {limits.attempts})", attempts, spent.refreshes
+        )
+    delay = max(attempt_delay_seconds(attempts, jitter), problem.retry_after_seconds or 0.0)
+    due = now + timedelta(seconds=delay)
+    if problem.kind is ProblemKind.TRANSIENT:
+        return TryAgain(due, code, message)
+    return NewUrl(due, code, message, attempts, spent.refreshes)
+
+
+def _refresh(
+    spent: Spent, code: str, message: str, *, limits: Limits, now: datetime, jitter: float
+) -> NewUrl | TransferFailed:
+    refreshes = spent.refreshes + 1
+    if refreshes > limits.refreshes:
+        return TransferFailed(
+            code,
+            f"{message} {limits.refreshes} new URLs were asked for, and none could be used.",
+            spent.attempts,
+            spent.refreshes,
+        )
+    delay = refresh_delay_seconds(spent.refreshes, jitter)
+    return NewUrl(now + timedelta(seconds=delay), code, message, spent.attempts, refreshes)
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration in the largest unit that fits."""
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,176 @@
+"""When a presigned URL dies, and how to tell that it was refused because it has.
+
+Which store stands behind the service's URLs is undocumented, so that every common way of
+writing the expiry is read: S3 v4 and its kin, Google Cloud Storage, S3 v2, Azure, CloudFront.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
+
+from downloader.rules.http_values import parse_http_date
+from downloader.rules.json_reading import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EXPIRY_MARGIN_SECONDS: Final = 10.0
+"""A URL with less than this to live is not used: a store judges when the request arrives."""
+
+BODY_HEAD_BYTES: Final = 16 * 1024
+"""How much of a refusal's body is read: the code stands at its start."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
+"""An expiry before this is no date: `Expires=3600` means something else."""
+
+_DATED_PREFIXES: Final = ("x-amz", "x-goog", "x-oss")
+_COMPACT_DATE: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z")
+_SECONDS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
+_ISO_TIME: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+    r"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?)?",
+    re.IGNORECASE,
+)
+_CLOUDFRONT_ALPHABET: Final = str.maketrans("-_~", "+=/")
+_MAX_POLICY_CHARACTERS: Final = 65_536
+
+_REFUSALS: Final = frozenset({400, 401, 403})
+# The name of the object and its bucket may hold any word, "expired" among them.
+_NAMES: Final = re.compile(
+    r"<(key|resource|bucketname|bucket|requestid|hostid|canonicalrequest|stringtosign)>[^<]*"
+)
+_SERVER_TIME: Final = re.compile(rb"<ServerTime>([^<]{1,40})</ServerTime>", re.IGNORECASE)
+
+
+def url_expires_at(url: str) -> datetime | None:
+    """Return when the URL expires by the store's clock (UTC); None if it does not say.
+
+    Where it says so in several ways, the earliest holds. Never raises.
+    """
+    parameters = list(_parameters(url))
+    expiries = [*_dated(parameters), *_absolute(parameters)]
+    return min((expiry for expiry in expiries if expiry >= _EARLIEST), default=None)
+
+
+def is_usable(
+    expires_at: datetime | None,
+    now: datetime,
+    margin_seconds: float = EXPIRY_MARGIN_SECONDS,
+) -> bool:
+    """Tell whether a request may still start; `now` is the store's time where that is known."""
+    return expires_at is None or (expires_at - now).total_seconds() > margin_seconds
+
+
+def says_expired(status: int, body_head: bytes) -> bool:
+    """Tell whether a refusal of the storage means that the URL has expired.
+
+    The status is 400, 401 or 403; the body, of which 16 KiB are looked at, has one of the
+    codes `ExpiredToken`, `ExpiredRequest`, `RequestExpired`, `expired_auth_token`, or a text
+    with "expired" or Azure's "specified time frame".
+    """
+    if status not in _REFUSALS:
+        return False
+    text = _NAMES.sub("", body_head[:BODY_HEAD_BYTES].decode("utf-8", "replace").lower())
+    return "expired" in text or "specified time frame" in text
+
+
+def clock_offset(
+    server_date_header: str | None, body: bytes | None, now: datetime
+) -> timedelta | None:
+    """Return the server's clock minus ours, or None if the server does not tell its time.
+
+    `ServerTime` in an error body of S3 wins over the Date header, which a proxy may have set.
+    """
+    found = _SERVER_TIME.search((body or b"")[:BODY_HEAD_BYTES])
+    server_time = _iso_time(found[1].decode("latin-1")) if found else None
+    if server_time is None:
+        server_time = parse_http_date(server_date_header)
+    return None if server_time is None else server_time - now
+
+
+def _parameters(url: str) -> Iterator[tuple[str, str]]:
+    query = url.partition("?")[2].partition("#")[0]
+    for parameter in query.split("&"):
+        name, _, value = parameter.partition("=")
+        # Not unquote_plus: the offset of an Azure time has a plus sign.
+        yield unquote(name).lower(), unquote(value)
+
+
+def _dated(parameters: list[tuple[str, str]]) -> Iterator[datetime]:
+    """Yield date plus lifetime: S3 v4, Google Cloud Storage v4 and OSS v4."""
+    for prefix in _DATED_PREFIXES:
+        dates = [_compact_date(value) for name, value in parameters if name == f"{prefix}-date"]
+        signed_at = min((date for date in dates if date is not None), default=None)
+        for name, value in parameters:
+            if name == f"{prefix}-expires" and signed_at is not None:
+                expiry = _after(signed_at, value)
+                if expiry is not None:
+                    yield expiry
+
+
+def _absolute(parameters: list[tuple[str, str]]) -> Iterator[datetime]:
+    """Yield points in time: S3 v2, CloudFront and Google's `Expires`; Azure's `se`; policies."""
+    for name, value in parameters:
+        expiry: datetime | None = None
+        if name == "expires":
+            expiry = _after(_EPOCH, value)
+        elif name == "se":
+            expiry = _iso_time(value)
+        elif name == "policy":
+            yield from _policy_expiries(value)
+        if expiry is not None:
+            yield expiry
+
+
+def _compact_date(text: str) -> datetime | None:
+    if _COMPACT_DATE.fullmatch(text) is None:
+        return None
+    try:
+        return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+
+
+def _after(start: datetime, seconds: str) -> datetime | None:
+    if _SECONDS.fullmatch(seconds) is None:
+        return None
+    try:
+        return start + timedelta(seconds=float(seconds))
+    except OverflowError:
+        return None
+
+
+def _iso_time(text: str) -> datetime | None:
+    if _ISO_TIME.fullmatch(text) is None:
+        return None
+    try:
+        parsed = datetime.fromisoformat(text.upper())
+        return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _policy_expiries(encoded: str) -> Iterator[datetime]:
+    """Yield `DateLessThan` of every statement of a CloudFront custom policy."""
+    if len(encoded) > _MAX_POLICY_CHARACTERS:
+        return
+    try:
+        policy = read_json(base64.b64decode(encoded.translate(_CLOUDFRONT_ALPHABET)))
+    except ValueError:
+        return
+    statements = _member(policy, "Statement")
+    for statement in statements if isinstance(statements, list) else [statements]:
+        epoch = _member(_member(_member(statement, "Condition"), "DateLessThan"), "AWS:EpochTime")
+        if isinstance(epoch, int | float | str) and not isinstance(epoch, bool):
+            expiry = _after(_EPOCH, str(epoch))
+            if expiry is not None:
+                yield expiry
+
+
+def _member(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, dict) else None

@@ -1,0 +1,178 @@
+"""Reading run ids: one argument, or a file of them in any of the usual formats.
+
+The format is told from the first line that is neither blank nor a comment:
+
+- `[` begins a JSON array of integers, strings of digits, or objects with `run_id`;
+- a header with a column `run_id` begins CSV (comma, semicolon or tab);
+- anything else is one id a line, or one JSON object with `run_id` a line.
+
+Reading is a stream: a million ids need no more memory than their longest line.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from downloader.rules.json_array import Broken, JsonNumber, items_of, read_value, show_json
+from downloader.rules.redaction import clean_text
+from downloader.rules.states import MAX_RUN_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_MAX_SHOWN_CHARACTERS: Final = 60
+_COLUMN: Final = "run_id"
+_DELIMITERS: Final = ",;\t"
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_DIGITS: Final = re.compile(r"[0-9]+")
+_NO_NUMBER: Final = "is not a run id: a run id is a whole number"
+
+
+@dataclass(frozen=True, slots=True)
+class BadId:
+    """What stands where a run id should: the line from 1, the text cut short, and why not."""
+
+    line: int
+    value: str
+    reason: str
+
+
+Item = int | BadId
+
+
+def parse_id(text: str) -> int | str:
+    """Return the run id that a text stands for, or the reason why it is none.
+
+    An id is an integer from 1 to 2**63 - 1, in ASCII digits, without sign, separators or
+    leading zeros, so that the same id is never written in two ways.
+    """
+    text = text.strip(" \t\r\n")
+    if not text:
+        return "is empty"
+    if _DIGITS.fullmatch(text) is None:
+        if text.startswith("-") and _NUMBER.fullmatch(text):
+            return "is negative: run ids start at 1"
+        return _NO_NUMBER
+    if not text.strip("0"):
+        return "is zero: run ids start at 1"
+    if text.startswith("0"):
+        return "has leading zeros"
+    if len(text) > len(str(MAX_RUN_ID)) or int(text) > MAX_RUN_ID:
+        return f"is too large: the largest run id is {MAX_RUN_ID}"
+    return int(text)
+
+
+def parse_ids(lines: Iterable[str]) -> Iterator[Item]:
+    """Yield every run id of a submit file in order, and a `BadId` for whatever is none.
+
+    `lines` are lines of text as a file gives them, their ends kept or not. Nothing is
+    dropped in silence but blank lines, comments (`#` to the end of the line) and the other
+    columns of CSV. Duplicates are yielded as they come.
+    """
+    numbered = _without_mark(lines)
+    for number, line in numbered:
+        if not _content(line):
+            continue
+        rest = _put_back((number, line), numbered)
+        if line.lstrip().startswith("["):
+            yield from _from_array(rest)
+        elif _header(line) is not None:
+            yield from _from_csv(rest)
+        else:
+            yield from _from_lines(rest)
+        return
+
+
+def _without_mark(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(lines, start=1):
+        yield number, line.removeprefix("\ufeff") if number == 1 else line
+
+
+def _put_back(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    yield first
+    yield from rest
+
+
+def _content(line: str) -> str:
+    return line.partition("#")[0].strip()
+
+
+def _from_lines(numbered: Iterator[tuple[int, str]]) -> Iterator[Item]:
+    for number, line in numbered:
+        text = line.strip()
+        if text.startswith(("{", '"')):
+            # A comment sign within JSON is text.
+            yield _of_value(number, read_value(text), text)
+        elif content := _content(line):
+            yield _of_text(number, content)
+
+
+def _from_array(numbered: Iterator[tuple[int, str]]) -> Iterator[Item]:
+    for number, value in items_of(numbered):
+        if isinstance(value, Broken):
+            yield _bad(number, value.text, value.reason)
+        else:
+            yield _of_value(number, value, "")
+
+
+def _from_csv(numbered: Iterator[tuple[int, str]]) -> Iterator[Item]:
+    header_number, header = next(numbered)
+    delimiter, columns = _header(header) or (",", [_COLUMN])
+    column = columns.index(_COLUMN)
+    # Strict, or an unclosed quote would swallow the rest of the file without a word.
+    rows = csv.reader((line for _, line in numbered), delimiter=delimiter, strict=True)
+    while True:
+        # A row may span lines: it is shown at its first.
+        number = header_number + rows.line_num + 1
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield _bad(number, "", f"is not readable as CSV ({error})")
+            continue
+        if len(row) == 1:
+            row = [_content(row[0])]
+        if not any(field.strip() for field in row):
+            continue
+        if column >= len(row):
+            yield _bad(number, delimiter.join(row), f"has no column {_COLUMN}")
+        else:
+            yield _of_text(number, row[column])
+
+
+def _header(line: str) -> tuple[str, list[str]] | None:
+    """Return delimiter and column names of a CSV header; None if the line is none."""
+    for delimiter in _DELIMITERS:
+        try:
+            fields = next(csv.reader([line.strip()], delimiter=delimiter), [])
+        except csv.Error:
+            continue
+        columns = [field.strip().lower() for field in fields]
+        if _COLUMN in columns:
+            return delimiter, columns
+    return None
+
+
+def _of_value(line: int, value: object, text: str) -> Item:
+    if isinstance(value, dict):
+        if _COLUMN not in value:
+            return _bad(line, text or show_json(value), f"has no {_COLUMN}")
+        value = value[_COLUMN]
+    if isinstance(value, Broken):
+        return _bad(line, value.text, value.reason)
+    if isinstance(value, JsonNumber | str):
+        return _of_text(line, str(value))
+    return _bad(line, show_json(value), _NO_NUMBER)
+
+
+def _of_text(line: int, text: str) -> Item:
+    parsed = parse_id(text)
+    return _bad(line, text, parsed) if isinstance(parsed, str) else parsed
+
+
+def _bad(line: int, text: str, reason: str) -> BadId:
+    return BadId(line, clean_text(text, _MAX_SHOWN_CHARACTERS), reason)
