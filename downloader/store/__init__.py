@@ -1,0 +1,1 @@
+"""The database: schema, runs, events, views, migrations."""

@@ -1,0 +1,68 @@
+"""What stops the service as a whole: one row a scope, seen and honoured by every process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import sqlalchemy as sa
+
+from downloader.store.schema import blocks
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from downloader.store.database import Database
+
+Scope = Literal["api", "disk"]
+
+
+class Block(NamedTuple):
+    """Why the service is stopped, since when, and when it will try again."""
+
+    scope: str
+    reason: str
+    message: str
+    since: datetime
+    until: datetime
+    probes: int
+
+
+def block(
+    database: Database, scope: Scope, reason: str, message: str, *, now: datetime, until: datetime
+) -> bool:
+    """Stop one scope of the service until `until`; return whether it was not stopped before."""
+    with database.write() as connection:
+        known = connection.execute(
+            sa.update(blocks)
+            .where(blocks.c.scope == scope)
+            .values(reason=reason, message=message, until=until, probes=blocks.c.probes + 1)
+        )
+        if known.rowcount == 0:
+            connection.execute(
+                sa.insert(blocks).values(
+                    scope=scope, reason=reason, message=message, since=now, until=until, probes=1
+                )
+            )
+        return known.rowcount == 0
+
+
+def unblock(database: Database, scope: Scope) -> bool:
+    """Let one scope go on; return whether it was stopped."""
+    with database.write() as connection:
+        return connection.execute(sa.delete(blocks).where(blocks.c.scope == scope)).rowcount > 0
+
+
+def current_blocks(database: Database) -> list[Block]:
+    """Return what is stopped, the longest first."""
+    with database.read() as connection:
+        rows = connection.execute(
+            sa.select(
+                blocks.c.scope,
+                blocks.c.reason,
+                blocks.c.message,
+                blocks.c.since,
+                blocks.c.until,
+                blocks.c.probes,
+            ).order_by(blocks.c.since)
+        )
+        return [Block(*row) for row in rows]

@@ -1,0 +1,218 @@
+"""The connection to the database: how it is opened, and the two kinds of transaction.
+
+SQLite's settings here each have a reason: WAL lets people query while the program
+writes; `BEGIN IMMEDIATE` makes a writer wait for its turn, where a deferred one fails at
+once with SQLITE_BUSY_SNAPSHOT; synchronous=NORMAL never corrupts but may forget the last
+commits on a power cut, so what must not be forgotten is written with `durable=True`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DatabaseError
+
+from downloader.errors import ConfigurationError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BUSY_TIMEOUT_SECONDS: Final = 30.0
+MINIMUM_SQLITE: Final = (3, 37, 0)  # STRICT tables; RETURNING came in 3.35
+
+_BEGIN: Final = "downloader_begin"
+
+
+def default_database() -> Path:
+    """Return where the database is when nobody says: in the user's data directory."""
+    import platformdirs  # noqa: PLC0415 - only when the default is needed: start-up time
+
+    return platformdirs.user_data_path("downloader", appauthor=False) / "downloader.sqlite3"
+
+
+def database_url(text: str | Path | None) -> sa.URL:
+    """Return the URL for a path or a URL that a person gave.
+
+    Raises:
+        ConfigurationError: another kind of database than SQLite on a file.
+
+    """
+    named = str(text if text is not None else default_database())
+    if "://" not in named:
+        return sa.URL.create("sqlite", database=str(Path(named).expanduser().absolute()))
+    try:
+        url = sa.make_url(named)
+    except sa.exc.ArgumentError as error:
+        raise ConfigurationError(
+            f"The database {named.partition('://')[0]}://… is not a valid URL: give a path, "
+            "or sqlite:////absolute/path."
+        ) from error
+    if url.get_backend_name() != "sqlite":
+        raise ConfigurationError(
+            f"{url.get_backend_name()} databases are not supported by this version: "
+            "give a path or a sqlite:/// URL."
+        )
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ConfigurationError(
+            "The database must be a file: give a path, or sqlite:////absolute/path."
+        )
+    return sa.URL.create("sqlite", database=str(Path(url.database).absolute()))
+
+
+class Database:
+    """An open database: hands out transactions, and closes.
+
+    Safe to use from several threads; each transaction has a connection of its own.
+    """
+
+    def __init__(self, url: sa.URL) -> None:
+        if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
+            raise StoreError(
+                f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed. "
+                "Use a Python that comes with a newer SQLite."
+            )
+        self.path: Final = Path(url.database or "")
+        self._create_file()
+        self.engine: Final = sa.create_engine(
+            url,
+            connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+            pool_size=4,
+            max_overflow=-1,
+            hide_parameters=True,  # URLs are parameters, and errors are printed
+        )
+        sa.event.listen(self.engine, "connect", _configure)
+        sa.event.listen(self.engine, "begin", _begin)
+
+    def _create_file(self) -> None:
+        """Create the file readable by its owner alone; SQLite gives WAL and SHM its mode."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"The database {self.path} cannot be opened: {error.strerror}. "
+                "Check the path and its permissions, or name another with --database."
+            ) from error
+        os.close(descriptor)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """Begin a transaction that only reads; it sees one moment of the database."""
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self, *, durable: bool = False) -> Iterator[sa.Connection]:
+        """Begin a transaction that writes, commit at the end, roll back on an error.
+
+        With `durable` the commit is on the disk when this returns, also across a power cut.
+        """
+        with self._transaction("BEGIN IMMEDIATE", durable=durable) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str, *, durable: bool = False) -> Iterator[sa.Connection]:
+        with self.connection(begin, durable=durable) as connection, connection.begin():
+            yield connection
+
+    @contextlib.contextmanager
+    def connection(self, begin: str, *, durable: bool = False) -> Iterator[sa.Connection]:
+        """Lend a connection whose transactions start with the statement `begin`.
+
+        Raises:
+            StoreError: the database cannot be used, in words for a person.
+
+        """
+        try:
+            with self.engine.connect().execution_options(**{_BEGIN: begin}) as connection:
+                if durable:
+                    _pragma(connection, "synchronous=FULL")
+                try:
+                    yield connection
+                finally:
+                    if durable:
+                        _pragma(connection, "synchronous=NORMAL")
+        except DatabaseError as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: DatabaseError) -> StoreError:
+        """Say in words what SQLite said; the statement and its parameters stay out."""
+        said = str(error.orig)
+        advice = "Check the file, or name another with --database."
+        if "locked" in said or "busy" in said:
+            advice = (
+                f"Another program has held it for {BUSY_TIMEOUT_SECONDS:.0f} seconds: "
+                "find it (for instance an open sqlite3 shell) and end it."
+            )
+        elif "full" in said:
+            advice = "The disk is full: make room."
+        elif "readonly" in said:
+            advice = "The file or its folder may not be written to: check the permissions."
+        return StoreError(f"The database {self.path} cannot be used: {said}. {advice}")
+
+    @contextlib.contextmanager
+    def migrating(self) -> Iterator[sa.Connection]:
+        """Lend a connection for migrations, to one process at a time.
+
+        The switch to WAL ignores the busy timeout and migrations must not meet, so both
+        happen under a lock file. Foreign keys are off: with them on, a table rebuilt by a
+        batch migration would take its children with it.
+        """
+        with self._lock(), self.connection("BEGIN IMMEDIATE") as connection:
+            _pragma(connection, "journal_mode=WAL")
+            _pragma(connection, "foreign_keys=OFF")
+            try:
+                yield connection
+                broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+                connection.rollback()
+                if broken is not None:
+                    raise StoreError(
+                        f"The migration of {self.path} left rows of {broken[0]} without their "
+                        "run. Restore the backup beside it and report this."
+                    )
+            finally:
+                connection.rollback()
+                _pragma(connection, "foreign_keys=ON")
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
+        path = self.path.with_name(self.path.name + ".lock")
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise StoreError(f"The lock {path} cannot be opened: {error.strerror}.") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.engine.dispose()
+
+
+def _pragma(connection: sa.Connection, setting: str) -> None:
+    """Set a PRAGMA outside any transaction, as these settings need."""
+    raw = connection.connection.dbapi_connection
+    if raw is None:  # only after the pool has dropped it, and then there is nothing to set
+        return
+    raw.cursor().execute(f"PRAGMA {setting}").close()
+
+
+def _configure(connection: sqlite3.Connection, _record: Any) -> None:  # noqa: ANN401 - SQLAlchemy's event
+    connection.isolation_level = None  # the driver must not begin: `_begin` does
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()
+
+
+def _begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN IMMEDIATE"))

@@ -1,0 +1,123 @@
+"""Looking into the database: counts, lists, one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from downloader.rules.states import UNFINISHED, RunKey, State
+from downloader.store import blocks, events
+from downloader.store.schema import in_state, runs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from downloader.store.database import Database
+
+# Every column but `url`: a presigned URL is a secret while it lives.
+SHOWN = tuple(column for column in runs.c if column.name != "url")
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The state of the whole: runs by state, bytes saved, what is blocked."""
+
+    runs: dict[str, int]
+    bytes: int
+    blocked: list[blocks.Block]
+    oldest_unfinished_at: datetime | None
+
+
+def status(database: Database) -> Status:
+    """Return counts by state (every state is there), bytes saved, and the oldest unfinished."""
+    with database.read() as connection:
+        counted = {
+            state: (number, total)
+            for state, number, total in connection.execute(
+                sa.select(runs.c.state, sa.func.count(), sa.func.sum(runs.c.bytes)).group_by(
+                    runs.c.state
+                )
+            )
+        }
+        oldest = [
+            connection.scalar(sa.select(sa.func.min(runs.c.submitted_at)).where(in_state(state)))
+            for state in sorted(UNFINISHED)
+        ]
+    return Status(
+        runs={state.value: counted.get(state, (0, 0))[0] for state in State},
+        bytes=counted.get(State.DONE, (0, 0))[1] or 0,
+        blocked=blocks.current_blocks(database),
+        oldest_unfinished_at=min((found for found in oldest if found is not None), default=None),
+    )
+
+
+def count_unfinished(database: Database) -> int:
+    """Return how many runs are pending, ready or downloading, from the queues' indexes alone."""
+    with database.read() as connection:
+        return sum(
+            connection.scalar(sa.select(sa.func.count()).select_from(runs).where(in_state(state)))
+            or 0
+            for state in sorted(UNFINISHED)
+        )
+
+
+def any_unfinished(database: Database) -> bool:
+    """Return whether any run is pending, ready or downloading."""
+    with database.read() as connection:
+        return any(
+            connection.scalar(
+                sa.select(sa.literal(1)).select_from(runs).where(in_state(state)).limit(1)
+            )
+            for state in sorted(UNFINISHED)
+        )
+
+
+def list_runs(
+    database: Database, *, state: State | None, run_type: str | None, limit: int | None
+) -> Iterator[dict[str, Any]]:
+    """Yield runs, the last changed first, as dictionaries of every column but `url`."""
+    query = sa.select(*SHOWN).order_by(
+        runs.c.updated_at.desc(), runs.c.run_type, runs.c.run_id.desc()
+    )
+    if state is not None:
+        query = query.where(in_state(state))
+    if run_type is not None:
+        query = query.where(runs.c.run_type == run_type)
+    if limit is not None:
+        query = query.limit(limit)
+    with database.read() as connection:
+        for row in connection.execute(query.execution_options(yield_per=1000)).mappings():
+            yield dict(row)
+
+
+def show_run(database: Database, key: RunKey) -> tuple[dict[str, Any], list[events.Event]] | None:
+    """Return one run (every column but `url`) and its history, None where it is not tracked."""
+    with database.read() as connection:
+        row = (
+            connection.execute(
+                sa.select(*SHOWN).where(
+                    runs.c.run_type == key.run_type, runs.c.run_id == key.run_id
+                )
+            )
+            .mappings()
+            .first()
+        )
+        return None if row is None else (dict(row), events.history(connection, key))
+
+
+def states_of(database: Database, keys: list[RunKey]) -> dict[RunKey, str]:
+    """Return the state of each tracked run among `keys`."""
+    found = {}
+    with database.read() as connection:
+        for key in keys:
+            state = connection.scalar(
+                sa.select(runs.c.state).where(
+                    runs.c.run_type == key.run_type, runs.c.run_id == key.run_id
+                )
+            )
+            if state is not None:
+                found[key] = state
+    return found

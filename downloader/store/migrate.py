@@ -1,0 +1,171 @@
+"""Bringing a database to the schema of this version: at every start, by whoever comes first."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.exc import DatabaseError
+
+from downloader.clock import utc_now
+from downloader.errors import NewerDatabaseError, StoreError
+from downloader.store.database import Database, database_url
+from downloader.store.schema import SCHEMA_REVISION
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+_log = structlog.get_logger(__name__)
+
+_PACKAGE: Final = Path(__file__).resolve().parent.parent
+
+
+def migrations_folder() -> Path:
+    """Return where the migration scripts are: in the package, or beside it in a checkout."""
+    shipped = _PACKAGE / "migrations"
+    return shipped if shipped.is_dir() else _PACKAGE.parent / "migrations"
+
+
+def open_database(named: str | Path | None) -> Database:
+    """Open the database at a path or URL, created or migrated to this version's schema.
+
+    Raises:
+        ConfigurationError: the name is not one of a database this program can use.
+        NewerDatabaseError: a newer version of this program made it.
+        StoreError: it cannot be opened, or is not this program's.
+
+    """
+    database = Database(database_url(named))
+    try:
+        if current_revision(database) != SCHEMA_REVISION:
+            upgrade(database)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def current_revision(database: Database) -> str | None:
+    """Return the revision a database is at, None for an empty one.
+
+    Raises:
+        StoreError: the file is not a database, or not one of this program's.
+
+    """
+    with database.read() as connection:
+        tables = set(
+            connection.scalars(sa.text("SELECT name FROM sqlite_master WHERE type = 'table'"))
+        )
+        if not tables:
+            return None
+        if "alembic_version" not in tables or not ({"runs"} <= tables or len(tables) == 1):
+            raise StoreError(
+                f"The database {database.path} belongs to another program "
+                f"(it has a table {min(tables)!r}): name another with --database."
+            )
+        revision = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+        return None if revision is None else str(revision)
+
+
+def upgrade(database: Database, scripts: Path | None = None) -> Path | None:
+    """Run the migrations that are missing; return the backup made first, if one was needed.
+
+    Several processes may call this at once: one migrates, the others find it done.
+
+    Raises:
+        NewerDatabaseError: the database is at a revision that the scripts do not know.
+        StoreError: a migration failed; the database is as it was before that migration.
+
+    """
+    from alembic import command  # noqa: PLC0415 - slow to import and rarely needed
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - as above
+    from alembic.util import CommandError  # noqa: PLC0415 - as above
+
+    config = _config(scripts or migrations_folder())
+    directory = ScriptDirectory.from_config(config)
+    with database.migrating() as connection:
+        found = current_revision(database)
+        if found == directory.get_current_head():
+            return None
+        if found is not None and found not in {s.revision for s in directory.walk_revisions()}:
+            raise NewerDatabaseError(
+                f"The database {database.path} was made by a newer version of this program "
+                f"(its schema is {found}, this version knows {directory.get_current_head()}): "
+                "install that version, or name another database with --database."
+            )
+        saved = _backup_before(database, found) if found is not None else None
+        config.attributes["connection"] = connection
+        try:
+            command.upgrade(config, "head")
+        except (CommandError, DatabaseError, sqlite3.Error) as error:
+            kept = f" A backup from before is {saved}." if saved else ""
+            said = getattr(error, "orig", None) or error
+            raise StoreError(
+                f"The database {database.path} could not be migrated: {said}.{kept}"
+            ) from error
+    _log.debug("database.migrated", database=str(database.path), revision=SCHEMA_REVISION)
+    return saved
+
+
+def _config(scripts: Path) -> Config:
+    from alembic.config import Config  # noqa: PLC0415 - slow to import and rarely needed
+
+    config = Config()
+    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def _backup_before(database: Database, revision: str) -> Path:
+    stamp = utc_now().strftime("%Y%m%dT%H%M%S")
+    target = database.path.with_name(f"{database.path.name}.backup-{revision}-{stamp}")
+    backup(database, target)
+    _log.warning("database.backed_up", backup=str(target), revision=revision)
+    return target
+
+
+def backup(database: Database, target: Path) -> None:
+    """Copy the database, as it is at one moment, to `target` by SQLite's backup API.
+
+    The copy is readable by its owner alone, whole and synced when its name appears; a
+    database in use is copied without being stopped.
+
+    Raises:
+        StoreError: there is such a file already, or the copy cannot be written.
+
+    """
+    partial = target.with_name(target.name + ".part")
+    try:
+        if target.exists():
+            raise StoreError(f"The backup {target} exists already: name another file.")
+        with contextlib.suppress(FileNotFoundError):
+            partial.unlink()
+        os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        with (
+            contextlib.closing(sqlite3.connect(database.path)) as source,
+            contextlib.closing(sqlite3.connect(partial)) as copy,
+        ):
+            source.backup(copy)
+        sync(partial)
+        os.link(partial, target)  # fails where a rename would overwrite
+        partial.unlink()
+        sync(target.parent)
+    except (OSError, sqlite3.Error) as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        said = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"The backup {target} cannot be written: {said}.") from error
+
+
+def sync(path: Path) -> None:
+    """Force a file's content, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

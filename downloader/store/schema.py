@@ -1,0 +1,186 @@
+"""The tables. Their names and columns are a public contract: people query them.
+
+The migrations build the database; this module is what the program's own statements are
+written against. A test holds the two together.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+import sqlalchemy as sa
+
+from downloader.rules.states import State
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Dialect
+
+SCHEMA_REVISION: Final = "0001"
+"""The newest migration. Known here so that a start with a current database needs no Alembic."""
+
+
+def to_text(moment: datetime) -> str:
+    """Return `moment` as the store writes it: UTC, `YYYY-MM-DD HH:MM:SS.ffffff`.
+
+    The space (not a `T`) and the fixed width make text order time order and let
+    `datetime('now')` compare with it.
+    """
+    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def from_text(text: str) -> datetime:
+    """Return the moment that `to_text` wrote."""
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+class UTCText(sa.types.TypeDecorator[datetime]):
+    """A moment, kept as UTC text that sorts and compares as text."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Write an aware moment as text."""
+        return None if value is None else to_text(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
+        """Read text as an aware moment."""
+        return None if value is None else from_text(value)
+
+
+# 64 bits on every database; SQLite's INTEGER has them, and STRICT tables know no BIGINT.
+Int64: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
+NAMING: Final = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+metadata = sa.MetaData(naming_convention=NAMING)
+
+TIME_FORMAT: Final = "____-__-__ __:__:__.______"
+TIME_COLUMNS: Final = (
+    "url_expires_at",
+    "next_attempt_at",
+    "lease_expires_at",
+    "submitted_at",
+    "ready_at",
+    "done_at",
+    "updated_at",
+)
+
+RUNS_CHECKS: Final[dict[str, str]] = {
+    "run_id_positive": "run_id > 0",
+    "run_type_named": "run_type <> ''",
+    "state_known": "state IN (" + ", ".join(f"'{state}'" for state in State) + ")",
+    "counters_positive": "polls >= 0 AND attempts >= 0 AND refreshes >= 0",
+    "url_while_usable": "(url IS NOT NULL) = (state IN ('ready', 'downloading'))",
+    "url_expiry_of_url": "url_expires_at IS NULL OR url IS NOT NULL",
+    "next_attempt_while_queued": "(next_attempt_at IS NOT NULL) = (state IN ('pending', 'ready'))",
+    "lease_whole": "(lease_owner IS NULL) = (lease_expires_at IS NULL)",
+    "lease_while_worked_on": "lease_owner IS NULL OR state IN ('pending', 'downloading')",
+    "downloading_has_lease": "state <> 'downloading' OR lease_owner IS NOT NULL",
+    "done_is_whole": (
+        "state <> 'done' OR (location IS NOT NULL AND bytes IS NOT NULL"
+        " AND sha256 IS NOT NULL AND audio_format IS NOT NULL)"
+    ),
+    "done_at_when_done": "(done_at IS NOT NULL) = (state = 'done')",
+    "location_when_done": "location IS NULL OR state = 'done'",
+    "sha256_when_done": "sha256 IS NULL OR (state = 'done' AND length(sha256) = 64)",
+    "failed_says_why": (
+        "state <> 'failed' OR (error_code IS NOT NULL AND error_message IS NOT NULL)"
+    ),
+    "bytes_positive": "bytes IS NULL OR bytes >= 0",
+} | {
+    f"{column}_format": f"{column} IS NULL OR {column} LIKE '{TIME_FORMAT}'"
+    for column in TIME_COLUMNS
+}
+
+runs = sa.Table(
+    "runs",
+    metadata,
+    sa.Column("run_type", sa.Text, nullable=False),
+    sa.Column("run_id", Int64, nullable=False, autoincrement=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("remote_status", sa.Text),
+    sa.Column("url", sa.Text),
+    sa.Column("url_expires_at", UTCText),
+    sa.Column("polls", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("refreshes", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("next_attempt_at", UTCText),
+    sa.Column("lease_owner", sa.Text),
+    sa.Column("lease_expires_at", UTCText),
+    sa.Column("location", sa.Text),
+    sa.Column("bytes", Int64),
+    sa.Column("sha256", sa.Text),
+    sa.Column("audio_format", sa.Text),
+    sa.Column("etag", sa.Text),
+    sa.Column("error_code", sa.Text),
+    sa.Column("error_message", sa.Text),
+    sa.Column("submitted_at", UTCText, nullable=False),
+    sa.Column("ready_at", UTCText),
+    sa.Column("done_at", UTCText),
+    sa.Column("updated_at", UTCText, nullable=False),
+    sa.PrimaryKeyConstraint("run_type", "run_id"),
+    *(sa.CheckConstraint(rule, name=name) for name, rule in RUNS_CHECKS.items()),
+    sqlite_strict=True,
+)
+
+
+def _queue(name: str, state: State, *columns: str) -> sa.Index:
+    """Index one queue: a partial index on a single state stays as small as its queue is."""
+    only = sa.text(f"state = '{state}'")
+    return sa.Index(
+        name, *(runs.c[column] for column in columns), sqlite_where=only, postgresql_where=only
+    )
+
+
+QUEUES: Final = (
+    _queue("ix_runs_pending", State.PENDING, "run_type", "next_attempt_at"),
+    _queue("ix_runs_ready", State.READY, "next_attempt_at", "url_expires_at"),
+    _queue("ix_runs_downloading", State.DOWNLOADING, "lease_expires_at"),
+    _queue("ix_runs_failed", State.FAILED, "updated_at"),
+)
+
+run_events = sa.Table(
+    "run_events",
+    metadata,
+    sa.Column("event_id", Int64, primary_key=True, autoincrement=True),
+    sa.Column("run_type", sa.Text, nullable=False),
+    sa.Column("run_id", Int64, nullable=False),
+    sa.Column("at", UTCText, nullable=False),
+    sa.Column("from_state", sa.Text),  # NULL: the run was submitted
+    sa.Column("to_state", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text),
+    # No cascade: a run's history never goes by accident.
+    sa.ForeignKeyConstraint(["run_type", "run_id"], ["runs.run_type", "runs.run_id"]),
+    sa.CheckConstraint(f"at LIKE '{TIME_FORMAT}'", name="at_format"),
+    sa.Index("ix_run_events_run", "run_type", "run_id"),
+    sqlite_strict=True,
+)
+
+blocks = sa.Table(
+    "blocks",
+    metadata,
+    sa.Column("scope", sa.Text, primary_key=True),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("message", sa.Text, nullable=False),
+    sa.Column("since", UTCText, nullable=False),
+    sa.Column("until", UTCText, nullable=False),
+    sa.Column("probes", sa.Integer, nullable=False, server_default="0"),
+    sa.CheckConstraint("scope IN ('api', 'disk')", name="scope_known"),
+    sa.CheckConstraint(f"since LIKE '{TIME_FORMAT}'", name="since_format"),
+    sa.CheckConstraint(f"until LIKE '{TIME_FORMAT}'", name="until_format"),
+    sqlite_strict=True,
+)
+
+
+def in_state(state: State) -> sa.ColumnElement[bool]:
+    """Compare with a state written out: a bound parameter would keep the partial index unused."""
+    return runs.c.state == sa.literal_column(f"'{state.value}'")
