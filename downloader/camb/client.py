@@ -1,0 +1,116 @@
+"""Asking the API for results: one blocking request a call, judged, never raised.
+
+The key goes to the API's origin alone: this client follows no redirect, and the storage is
+fetched from by another one.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from downloader import __version__
+from downloader.camb.run_types import RUN_TYPES
+from downloader.clock import utc_now
+from downloader.rules.answers import Judgement, RetryLater, judge_bulk, judge_single
+from downloader.rules.batching import MIN_BATCH, Batch
+from downloader.rules.expiry import clock_offset
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+"""An answer holds at most five URLs; what is longer is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an answer means, and the server's clock less ours where it told the time."""
+
+    judgement: Judgement
+    clock_offset: timedelta | None = None
+
+
+class ApiClient:
+    """A client of the API at one base URL with one key; safe to use from several threads."""
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        connect_seconds: float = 10,
+        answer_seconds: float = 30,
+    ) -> None:
+        self._base = base_url.rstrip("/")
+        self._host = urlsplit(base_url).hostname
+        self._answer_seconds = answer_seconds
+        self._client = httpx.Client(
+            follow_redirects=False,
+            timeout=httpx.Timeout(answer_seconds, connect=connect_seconds),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
+            headers={
+                "x-api-key": api_key,
+                "user-agent": f"downloader/{__version__}",
+                "accept": "application/json",
+                "accept-encoding": "identity",  # a compressed answer could be any size
+            },
+        )
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._client.close()
+
+    def ask(self, batch: Batch) -> Reply:
+        """Ask for the results of a batch: the bulk endpoint for 2 to 5 runs, else the single one.
+
+        Sources: the service's OpenAPI for `POST /text-to-sound-results`, its page on the
+        single-run endpoint for the other.
+        """
+        run_type = RUN_TYPES[batch.run_type]
+        if len(batch.run_ids) >= MIN_BATCH:
+            request = self._client.build_request(
+                "POST", f"{self._base}/{run_type.bulk_path}", json={"run_ids": list(batch.run_ids)}
+            )
+        else:
+            path = run_type.single_path.format(run_id=batch.run_ids[0])
+            request = self._client.build_request("GET", f"{self._base}/{path}")
+        try:
+            response = self._client.send(request, stream=True)
+            try:
+                body = self._read(response)
+            finally:
+                response.close()
+        except httpx.HTTPError as error:
+            return Reply(self._unreachable(error))
+        now = utc_now()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        if len(batch.run_ids) >= MIN_BATCH:
+            judgement = judge_bulk(response.status_code, headers, body, batch.run_ids, now)
+        else:
+            judgement = judge_single(response.status_code, headers, body, batch.run_ids[0], now)
+        return Reply(judgement, clock_offset(headers.get("date"), None, now))
+
+    def _read(self, response: httpx.Response) -> bytes:
+        """Read a body of bounded size in bounded time; what does not fit is cut off."""
+        ends_at = time.monotonic() + self._answer_seconds
+        body = bytearray()
+        for chunk in response.iter_raw():
+            body += chunk
+            if len(body) > MAX_ANSWER_BYTES:
+                break
+            if time.monotonic() > ends_at:
+                raise httpx.ReadTimeout("the answer took too long")
+        return bytes(body)
+
+    def _unreachable(self, error: httpx.HTTPError) -> RetryLater:
+        if isinstance(error, httpx.TimeoutException):
+            said = f"no answer in {self._answer_seconds:g} seconds"
+        else:
+            # httpx's words name hosts and system errors here, never a header.
+            said = str(error)[:200].rstrip(".") or type(error).__name__
+        return RetryLater("api_unreachable", f"The API at {self._host} cannot be reached: {said}.")

@@ -1,0 +1,87 @@
+"""The program's settings, checked: what the command line, environment and file add up to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from downloader.errors import ConfigurationError
+from downloader.rules.decisions import Limits
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT_API_URL: Final = "https://client.camb.ai/apis"
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run of the service needs to know; durations in seconds.
+
+    Raises:
+        ConfigurationError: a value that cannot be worked with, named as its option is.
+
+    """
+
+    output: Path
+    api_key: str = field(repr=False)
+    api_url: str = DEFAULT_API_URL
+    concurrency: int = 8
+    lease_seconds: float = 60.0
+    grace_seconds: float = 30.0
+    max_duration_seconds: float | None = None
+    stall_seconds: float = 30.0
+    limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        """Check what no single option can."""
+        check_api_url(self.api_url)
+        check_api_key(self.api_key)
+        if self.limits.max_poll_seconds < self.limits.min_poll_seconds:
+            raise ConfigurationError(
+                f"--max-poll {self.limits.max_poll_seconds:g} is less than "
+                f"--min-poll {self.limits.min_poll_seconds:g}."
+            )
+
+
+def check_api_url(url: str) -> None:
+    """Refuse an API URL that is none, or that would send the key in the clear.
+
+    Raises:
+        ConfigurationError: it is one of these.
+
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigurationError("--api-url is not a URL.") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigurationError("--api-url must be a URL such as https://client.camb.ai/apis.")
+    if parts.query or parts.fragment or parts.username is not None:
+        raise ConfigurationError("--api-url takes no query, no fragment and no user name.")
+    if parts.scheme == "http" and host not in _LOOPBACK and not host.startswith("127."):
+        raise ConfigurationError(
+            f"--api-url would send the API key to {host} in the clear: use https. "
+            "(http is for a simulator on this machine.)"
+        )
+
+
+def check_api_key(key: str) -> None:
+    """Refuse a key that cannot go into a header, without showing it.
+
+    Raises:
+        ConfigurationError: it is empty, or has white space or other such characters.
+
+    """
+    if not key:
+        raise ConfigurationError(
+            "No API key: set CAMB_API_KEY, or CAMB_API_KEY_FILE to the path of a file with it."
+        )
+    if not all("!" <= character <= "~" for character in key):
+        raise ConfigurationError(
+            "The API key has white space or characters that no key has: "
+            "check CAMB_API_KEY or the file that CAMB_API_KEY_FILE names."
+        )

@@ -1,0 +1,1 @@
+"""Moving bytes: engines, part files, publishing."""

@@ -1,0 +1,71 @@
+"""The push interface between an engine, which moves bytes, and a sink, which judges them.
+
+An engine knows HTTP and nothing of runs; a sink knows runs and nothing of sockets. Another
+engine is another module with this interface.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from downloader.rules.decisions import Problem
+    from downloader.transfer.guard import Guard
+
+MAX_REDIRECTS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """When a transfer counts as dead; seconds, and bytes a second.
+
+    `floor_bytes_per_second` is the mean over the whole transfer, looked at once
+    `floor_after_seconds` have passed: a drip of bytes beats every time-out on silence.
+    """
+
+    connect_seconds: float = 10.0
+    stall_seconds: float = 30.0
+    floor_bytes_per_second: float = 1024.0
+    floor_after_seconds: float = 60.0
+
+
+class TransferError(Exception):
+    """A transfer ended without a file; `problem` says why and what it calls for."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.error_message)
+        self.problem = problem
+
+
+class Sink(Protocol):
+    """What takes the bytes. It may raise from either method, which ends the transfer."""
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Take the final status and headers (lower-case names), redirects behind it."""
+
+    def write(self, chunk: bytes) -> bool:
+        """Take bytes of the body; False says that no more are wanted."""
+
+
+class Engine(Protocol):
+    """What moves the bytes, blocking, in the caller's thread; shared by all threads."""
+
+    name: str
+
+    def fetch(self, url: str, headers: Mapping[str, str], sink: Sink, guard: Guard) -> None:
+        """GET `url`, sent byte for byte, and push the answer into `sink`.
+
+        Follows at most `MAX_REDIRECTS` redirects, to http and https only. Bytes come as sent:
+        no content decoding.
+
+        Raises:
+            TransferError: the network failed, stalled or broke off, or a redirect is unusable.
+            Interrupted: `guard` said stop.
+
+        """
+
+    def close(self) -> None:
+        """Close idle connections."""

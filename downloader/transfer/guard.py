@@ -1,0 +1,63 @@
+"""A transfer's permission to go on: withdrawn from outside, or ended with the lease."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: somebody said stop
+    """The transfer was told to stop; what it holds stays for a resume."""
+
+
+class Guard:
+    """Tells one transfer, in its thread, whether it may go on.
+
+    The lease's end is kept on the monotonic clock: a process that was frozen past it finds
+    that out here, before it publishes, whatever the wall clock did.
+    """
+
+    def __init__(self, lease_seconds: float) -> None:
+        self._lock = threading.Lock()
+        self._wake: Callable[[], None] | None = None
+        self._cancelled = False
+        self.extend(lease_seconds)
+
+    def extend(self, lease_seconds: float) -> None:
+        """Note that the lease now ends `lease_seconds` from now."""
+        self._ends_at = time.monotonic() + lease_seconds
+
+    def cancel(self) -> None:
+        """Tell the transfer to stop, and wake it where it waits for bytes."""
+        with self._lock:
+            self._cancelled = True
+            if self._wake is not None:
+                self._wake()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the transfer must stop."""
+        return self._cancelled or time.monotonic() >= self._ends_at
+
+    def check(self) -> None:
+        """Raise `Interrupted` where the transfer must stop."""
+        if self.cancelled:
+            raise Interrupted
+
+    @contextlib.contextmanager
+    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Have `cancel` call `wake`, from its own thread, while this context lasts."""
+        with self._lock:
+            self._wake = wake
+            if self._cancelled:
+                wake()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wake = None

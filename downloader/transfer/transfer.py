@@ -1,0 +1,272 @@
+"""One transfer, whole, in one thread: socket → hash → disk → verify → sync → publish.
+
+Everything here blocks; nothing here decides: the rules judge, this carries out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import urlsplit
+
+from downloader.clock import utc_now
+from downloader.rules import audio, resume
+from downloader.rules.decisions import EXPIRED, Problem, ProblemKind
+from downloader.rules.expiry import says_expired
+from downloader.rules.steps import Published
+from downloader.transfer.engine import TransferError
+from downloader.transfer.part import NameTakenError, disk_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from downloader.rules.states import RunKey
+    from downloader.transfer.engine import Engine
+    from downloader.transfer.guard import Guard
+    from downloader.transfer.part import Output, Part
+
+REFUSAL_BYTES: Final = 16 * 1024
+"""How much of a refusal is read to tell whether the URL has expired."""
+
+RESUMABLE_BYTES: Final = 1024 * 1024
+"""From this size on it is worth a write to the database to be able to resume."""
+
+_EARLY_LOOK_BYTES: Final = 512
+
+
+class ObjectNote(Protocol):
+    """Records which object a part belongs to; False where the lease was lost."""
+
+    def __call__(self, *, etag: str | None, total_bytes: int | None) -> bool:
+        """Record it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be transferred, and who is told of it while it is.
+
+    `etag` and `total_bytes` are of the part on the disk. `note_object` is told which object a
+    new part is of, `progress` how many bytes have arrived since it was told last; both are
+    called in the transfer's thread.
+    """
+
+    key: RunKey
+    url: str
+    etag: str | None
+    total_bytes: int | None
+    note_object: ObjectNote
+    progress: Callable[[int], None]
+
+
+@dataclass(slots=True)
+class Delivered:
+    """A published file; its part (a second name of it) goes when `done` is committed."""
+
+    step: Published
+    part: Part
+
+
+class _StartOver(Exception):  # noqa: N818 - a turn taken, not an error
+    """The part does not fit what the storage has: once more, from zero."""
+
+
+def transfer(order: Order, output: Output, engine: Engine, guard: Guard) -> Delivered:
+    """Save one run's file under its final name; blocks until it is on the disk.
+
+    Raises:
+        TransferError: there is no file; the problem says why and what it calls for.
+        Interrupted: `guard` said stop; what has arrived stays for a resume.
+        DiskError: the output folder cannot be written to.
+
+    """
+    part = output.open_part(order.key, order.etag, order.total_bytes)
+    try:
+        with disk_errors(output.folder):
+            adopted = _adopt(part)
+        if adopted is not None:
+            return Delivered(adopted, part)
+        sink = _receive(order, output, part, engine, guard)
+        return Delivered(_publish(order, output, part, sink, guard), part)
+    except TransferError as error:
+        # Only bytes that can be continued are worth keeping.
+        if error.problem.kind is ProblemKind.WRONG_OBJECT:
+            part.discard()
+        raise
+    finally:
+        part.close()
+
+
+def _adopt(part: Part) -> Published | None:
+    """Return the file that an earlier process published without its commit, if it is there."""
+    if not part.linked:
+        return None
+    found = part.published()
+    if found is None:
+        part.abandon()
+        return None
+    final, audio_format, hashed = found
+    return Published(
+        str(final), hashed.bytes, hashed.sha256, audio_format.value, None, adopted=True
+    )
+
+
+def _receive(order: Order, output: Output, part: Part, engine: Engine, guard: Guard) -> _PartSink:
+    """Fetch into the part, once more from zero where it did not fit."""
+    journal = resume.Journal(order.etag, order.total_bytes)
+    for _ in range(2):
+        headers = resume.request_headers(part.size, journal)
+        sink = _PartSink(order, output, part, asked_range="range" in headers)
+        try:
+            engine.fetch(order.url, headers, sink, guard)
+        except _StartOver:
+            with disk_errors(output.folder):
+                part.restart()
+            continue
+        sink.finish()
+        return sink
+    raise TransferError(
+        Problem(
+            ProblemKind.WRONG_OBJECT,
+            "unusable_range",
+            "The storage's answers do not fit together, not even from the start of the file.",
+        )
+    )
+
+
+def _publish(order: Order, output: Output, part: Part, sink: _PartSink, guard: Guard) -> Published:
+    """Verify the part, and give it its final name."""
+    found = audio.check(
+        part.head,
+        part.size,
+        sink.content_type,
+        urlsplit(order.url).path,
+        delimited=sink.delimited,
+    )
+    if isinstance(found, audio.ContentProblem):
+        raise TransferError(Problem(ProblemKind.WRONG_OBJECT, found.error_code, found.message))
+    final = output.final(order.key, found.value)
+    hashed = part.hashed()
+    try:
+        with disk_errors(output.folder):
+            part.sync()
+            guard.check()  # the last moment at which a lost lease costs nothing
+            part.publish(final)
+    except NameTakenError:
+        raise TransferError(
+            Problem(
+                ProblemKind.WRONG_OBJECT,
+                "name_taken",
+                f"{final} exists and is not this run's file: move it away, then retry the run.",
+            )
+        ) from None
+    return Published(str(final), hashed.bytes, hashed.sha256, found.value, sink.etag)
+
+
+class _PartSink:
+    """Judges the storage's answer and puts the bytes into the part."""
+
+    def __init__(self, order: Order, output: Output, part: Part, *, asked_range: bool) -> None:
+        self._order = order
+        self._output = output
+        self._part = part
+        self._asked_range = asked_range
+        self._journal = resume.Journal(order.etag, order.total_bytes)
+        self._expected: int | None = None
+        self._refusal: tuple[int, bytearray] | None = None
+        self._complete = False
+        self.delimited = True
+        self.etag = order.etag
+        self.content_type: str | None = None
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        outcome = resume.judge_response(
+            status,
+            headers,
+            self._part.size,
+            self._journal,
+            asked_range=self._asked_range,
+            now=utc_now(),
+        )
+        self.content_type = headers.get("content-type")
+        match outcome:
+            case resume.Append():
+                self._expected = outcome.total_bytes
+            case resume.Restart():
+                with disk_errors(self._output.folder):
+                    self._part.restart()
+                self._expected, self.etag = outcome.total_bytes, outcome.etag
+                self.delimited = outcome.delimited
+                self._note()
+            case resume.AlreadyComplete():
+                self._complete = True
+            case resume.StartOver():
+                raise _StartOver
+            case resume.Refused():
+                self._refusal = (outcome.status, bytearray())
+            case resume.Rejected():
+                kind = ProblemKind.WRONG_OBJECT if outcome.wants_new_url else ProblemKind.TRANSIENT
+                raise TransferError(
+                    Problem(kind, outcome.error_code, outcome.message, outcome.retry_after_seconds)
+                )
+
+    def _note(self) -> None:
+        """Make the part resumable, where the object can be recognised and is worth it."""
+        large = self._expected is None or self._expected >= RESUMABLE_BYTES
+        if self.etag is None or not large:
+            return
+        with disk_errors(self._output.folder):
+            self._part.belongs_to(self.etag, self._expected)
+        self._order.note_object(etag=self.etag, total_bytes=self._expected)
+
+    def write(self, chunk: bytes) -> bool:
+        if self._complete:
+            return False
+        if self._refusal is not None:
+            self._refusal[1].extend(chunk[: REFUSAL_BYTES - len(self._refusal[1])])
+            return len(self._refusal[1]) < REFUSAL_BYTES
+        looked = self._part.size >= _EARLY_LOOK_BYTES
+        with disk_errors(self._output.folder):
+            self._part.write(chunk)
+        self._order.progress(len(chunk))
+        if not looked and audio.is_error_page(self._part.head):
+            return False  # the check at the end says the same, without fetching the rest
+        return self._expected is None or self._part.size <= self._expected
+
+    def finish(self) -> None:
+        """Say whether what has arrived is all.
+
+        Raises:
+            TransferError: it was a refusal, or not all has come, or more than all.
+
+        """
+        if self._refusal is not None:
+            raise TransferError(_refused(*self._refusal))
+        if audio.is_error_page(self._part.head):
+            return
+        if self._expected is not None and self._part.size < self._expected:
+            raise TransferError(
+                Problem(
+                    ProblemKind.TRANSIENT,
+                    "truncated",
+                    f"The transfer ended after {self._part.size} of {self._expected} bytes.",
+                )
+            )
+        if self._expected is not None and self._part.size > self._expected:
+            raise TransferError(
+                Problem(
+                    ProblemKind.WRONG_OBJECT,
+                    "too_long",
+                    f"The storage sent more than the {self._expected} bytes it had announced.",
+                )
+            )
+
+
+def _refused(status: int, body: bytearray) -> Problem:
+    """Return the problem of a refusal; its body names the signature, so it is not quoted."""
+    if says_expired(status, bytes(body)):
+        return Problem(ProblemKind.EXPIRED, EXPIRED, "The URL expired before it was used.")
+    return Problem(
+        ProblemKind.REFUSED,
+        "url_refused",
+        f"The storage refused the URL (HTTP {status}), and not because it had expired.",
+    )
