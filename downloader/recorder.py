@@ -1,0 +1,56 @@
+"""Writing outcomes of transfers: whatever has ended while one commit ran goes into the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+
+from downloader.clock import utc_now
+from downloader.store import transfers
+
+if TYPE_CHECKING:
+    from downloader.rules.states import RunKey
+    from downloader.rules.steps import TransferStep
+    from downloader.session import Session
+
+
+@dataclass(slots=True)
+class _Entry:
+    key: RunKey
+    lease: str
+    step: TransferStep
+    held: bool = False
+    recorded: anyio.Event = field(default_factory=anyio.Event)
+
+
+class Recorder:
+    """Commits outcomes in groups."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._waiting: list[_Entry] = []
+        self._some = anyio.Event()
+
+    async def record(self, key: RunKey, lease: str, step: TransferStep) -> bool:
+        """Return once the outcome is committed; False where the lease was lost."""
+        entry = _Entry(key, lease, step)
+        self._waiting.append(entry)
+        self._some.set()
+        await entry.recorded.wait()
+        return entry.held
+
+    async def run(self) -> None:
+        """Commit what comes, until cancelled."""
+        while True:
+            await self._some.wait()
+            self._some = anyio.Event()
+            entries, self._waiting = self._waiting, []
+            outcomes = [(entry.key, entry.lease, entry.step) for entry in entries]
+            held = await self._session.in_thread(
+                transfers.record_transfers, self._session.database, outcomes, utc_now()
+            )
+            for entry, still_held in zip(entries, held, strict=True):
+                entry.held = still_held
+                entry.recorded.set()

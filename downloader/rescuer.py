@@ -1,0 +1,82 @@
+"""Leases: keeps ours alive, notices those we lose, and rescues those that ran out."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import structlog
+
+from downloader.clock import utc_now
+from downloader.errors import StoreError
+from downloader.rules.states import FINISHED
+from downloader.store import inspection, transfers
+
+if TYPE_CHECKING:
+    from downloader.session import Session
+    from downloader.transfer.part import Output
+
+_log = structlog.get_logger(__name__)
+
+_LOOK_SECONDS: Final = 1.0
+"""How soon a transfer notices that its run was cancelled."""
+
+_BEATS_A_LEASE: Final = 3.0
+_RESCUES_A_LEASE: Final = 4.0
+
+
+async def heartbeat(session: Session) -> None:
+    """Extend the claims of this process, and stop the transfers whose claim is lost."""
+    lease = session.settings.lease_seconds
+    extend_every = lease / _BEATS_A_LEASE
+    extended_at = time.monotonic()
+    while True:
+        await anyio.sleep(min(_LOOK_SECONDS, extend_every))
+        held = list(session.held())
+        if not held:
+            extended_at = time.monotonic()
+            continue
+        names = [(one.key, one.lease) for one in held]
+        beat_at = time.monotonic()
+        try:
+            if beat_at - extended_at >= extend_every:
+                lost = await session.in_thread(
+                    transfers.extend_leases,
+                    session.database,
+                    names,
+                    session.lease_until(utc_now()),
+                )
+                extended_at = beat_at
+                for one in held:
+                    if one.guard is not None and one.lease not in lost:
+                        one.guard.extend(lease - (time.monotonic() - beat_at))
+            else:
+                lost = await session.in_thread(transfers.lost_leases, session.database, names)
+        except StoreError as error:
+            # The guards' own clocks stop what cannot be extended in time.
+            _log.warning("heartbeat.failed", message=str(error))
+            continue
+        for one in held:
+            if one.lease in lost and one.guard is not None:
+                one.guard.cancel()
+
+
+async def rescue(session: Session) -> None:
+    """Put runs whose worker is gone back in the queue, from the start on."""
+    while True:
+        rescued = await session.in_thread(transfers.rescue, session.database, utc_now())
+        if rescued:
+            _log.warning("runs.rescued", runs=len(rescued))
+            session.ready.set()
+        await anyio.sleep(max(0.2, min(5.0, session.settings.lease_seconds / _RESCUES_A_LEASE)))
+
+
+async def sweep(session: Session, output: Output) -> None:
+    """Remove the parts of runs that are finished: what a crash after the commit leaves."""
+    keys = await session.in_thread(output.runs_with_parts)
+    states = await session.in_thread(inspection.states_of, session.database, list(keys))
+    finished = {key for key, state in states.items() if state in FINISHED}
+    if finished:
+        removed = await session.in_thread(output.discard_parts, finished)
+        _log.info("parts.removed", parts=removed)

@@ -1,0 +1,202 @@
+"""The service: one task group, run once, until drained, or for ever."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import structlog
+
+from downloader import rescuer
+from downloader.camb.client import ApiClient
+from downloader.camb.run_types import DEFAULT_RUN_TYPE
+from downloader.errors import ConfigurationError
+from downloader.observe.progress import Reporter, Snapshot
+from downloader.poller import Poller
+from downloader.recorder import Recorder
+from downloader.session import Mode, Session
+from downloader.store import inspection
+from downloader.transfer.engine import Engine, Timing
+from downloader.transfer.part import DiskError, Output
+from downloader.worker import Workers
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from downloader.session import Tally, Trouble
+    from downloader.settings import Settings
+    from downloader.store.database import Database
+
+_log = structlog.get_logger(__name__)
+
+_UNWIND_SECONDS: Final = 3.0
+"""How long transfers that were cut off may take to notice; what is left then is abandoned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a call of the service ended."""
+
+    tally: Tally
+    stopped: str | None  # the signal or limit that ended it early
+    work_left: bool
+    trouble: Trouble | None
+
+
+def run(settings: Settings, database: Database, mode: Mode, reporter: Reporter) -> Result:
+    """Run the service, blocking; see `serve`."""
+    try:
+        return anyio.run(serve, settings, database, mode, reporter)
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return what went wrong first: tasks that fail take the others with them."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def serve(settings: Settings, database: Database, mode: Mode, reporter: Reporter) -> Result:
+    """Poll, save and rescue until `mode` says that it is over, or a signal comes.
+
+    Raises:
+        ConfigurationError: the output folder cannot be written to from the start.
+        StoreError: the database has become unusable.
+
+    """
+    output = Output(settings.output, DEFAULT_RUN_TYPE)
+    try:
+        await anyio.to_thread.run_sync(output.prepare)
+    except DiskError as error:
+        if error.reason != "disk_full":
+            raise ConfigurationError(f"{error.message} See --output.") from error
+    session = Session(settings, database, mode)
+    client = ApiClient(settings.api_url, settings.api_key)
+    engine = make_engine(settings)
+    try:
+        stopped = await _Service(session, client, engine, output, reporter).run()
+    finally:
+        client.close()
+        engine.close()
+    left = await session.in_thread(inspection.any_unfinished, database)
+    return Result(session.tally, stopped, left, session.disk_trouble or session.api_trouble)
+
+
+def make_engine(settings: Settings) -> Engine:
+    """Return the transfer engine."""
+    from downloader.transfer.httpx_engine import (  # noqa: PLC0415 - another engine would not need it
+        HttpxEngine,
+    )
+
+    timing = Timing(stall_seconds=settings.stall_seconds)
+    return HttpxEngine(timing, connections=settings.concurrency)
+
+
+class _Service:
+    """The tasks of one service, and how they end."""
+
+    def __init__(
+        self,
+        session: Session,
+        client: ApiClient,
+        engine: Engine,
+        output: Output,
+        reporter: Reporter,
+    ) -> None:
+        self._session = session
+        self._output = output
+        self._reporter = reporter
+        self._recorder = Recorder(session)
+        self._poller = Poller(session, client)
+        self._workers = Workers(session, self._recorder, output, engine)
+        self._stopped: str | None = None
+
+    async def run(self) -> str | None:
+        """Run everything; return what ended it early, if anything did."""
+        session = self._session
+        async with anyio.create_task_group() as helpers:
+            helpers.start_soon(self._recorder.run)
+            helpers.start_soon(rescuer.heartbeat, session)
+            helpers.start_soon(rescuer.rescue, session)
+            helpers.start_soon(rescuer.sweep, session, self._output)
+            helpers.start_soon(self._report)
+            async with anyio.create_task_group() as work:
+                helpers.start_soon(self._watch_signals, work.cancel_scope)
+                helpers.start_soon(self._watch_duration, work.cancel_scope)
+                work.start_soon(self._poller.run)
+                await self._workers.run(work)
+                session.stop()
+            await self._show()  # the last word, not the one before
+            helpers.cancel_scope.cancel()
+        return self._stopped
+
+    async def _report(self) -> None:
+        while True:
+            await self._show()
+            await anyio.sleep(self._reporter.every_seconds)
+
+    async def _show(self) -> None:
+        session = self._session
+        held = list(session.held())
+        trouble = session.disk_trouble or session.api_trouble
+        self._reporter.show(
+            Snapshot(
+                done=session.tally.done,
+                failed=session.tally.failed,
+                unfinished=await session.in_thread(inspection.count_unfinished, session.database),
+                transferring=sum(one.guard is not None for one in held),
+                received_bytes=session.tally.received_bytes
+                + sum(one.received_bytes for one in held),
+                blocked=None if trouble is None else trouble.reason,
+            )
+        )
+
+    async def _watch_signals(self, work: anyio.CancelScope) -> None:
+        """First signal: end in peace; second: cut off what is running."""
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            await self._end_on(signals, work)
+        await anyio.sleep_forever()
+
+    async def _end_on(
+        self, signals: AsyncIterator[signal.Signals], work: anyio.CancelScope
+    ) -> None:
+        async with AsyncExitStack() as stack:
+            ending = await stack.enter_async_context(anyio.create_task_group())
+            async for received in signals:
+                if self._stopped is None:
+                    ending.start_soon(self._end, received.name, work)
+                    continue
+                _log.warning("service.cut_off", signal=received.name)
+                await self._cut_off(work)
+                ending.cancel_scope.cancel()
+                return
+
+    async def _watch_duration(self, work: anyio.CancelScope) -> None:
+        seconds = self._session.settings.max_duration_seconds
+        if seconds is not None:
+            await anyio.sleep(seconds)
+            await self._end("max-duration", work)
+
+    async def _end(self, why: str, work: anyio.CancelScope) -> None:
+        """Take up nothing new, let what is running end within the grace time, cut off the rest."""
+        grace = self._session.settings.grace_seconds
+        running = sum(one.guard is not None for one in self._session.held())
+        self._stopped = self._stopped or why
+        _log.warning("service.stopping", reason=why, transfers=running, grace_seconds=grace)
+        self._session.stop()
+        await anyio.sleep(grace)
+        await self._cut_off(work)
+
+    async def _cut_off(self, work: anyio.CancelScope) -> None:
+        self._session.stop()
+        for one in self._session.held():
+            if one.guard is not None:
+                one.guard.cancel()
+        await anyio.sleep(_UNWIND_SECONDS)
+        work.cancel()

@@ -1,0 +1,155 @@
+"""What the tasks of one running service share: the database, the claims held, the tally."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+
+import anyio
+import anyio.to_thread
+
+from downloader.clock import utc_now
+from downloader.store.leases import Owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+
+    from downloader.rules.states import RunKey
+    from downloader.settings import Settings
+    from downloader.store.database import Database
+    from downloader.transfer.guard import Guard
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_STORE_THREADS: Final = 4
+_NEGLIGIBLE_OFFSET: Final = timedelta(seconds=5)
+"""`Date` has whole seconds and travels: an offset below this is taken for none."""
+
+
+class Mode(StrEnum):
+    """How long a service runs."""
+
+    ONCE = "once"  # everything due now, once
+    DRAIN = "drain"  # until no run is unfinished
+    FOREVER = "forever"
+
+
+class Signal:
+    """Something to wait for that happens again and again."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def set(self) -> None:
+        """Wake whoever waits, and the next one who will."""
+        self._event.set()
+
+    async def wait(self, at_most_seconds: float) -> None:
+        """Wait until set since the last wait, at most so long."""
+        with anyio.move_on_after(at_most_seconds):
+            await self._event.wait()
+        if self._event.is_set():
+            self._event = anyio.Event()
+
+
+@dataclass(slots=True)
+class Held:
+    """A claim of this process: a run being polled, or (with a guard) transferred."""
+
+    key: RunKey
+    lease: str
+    guard: Guard | None = None
+    received_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this call has done so far."""
+
+    done: int = 0
+    failed: int = 0
+    bytes: int = 0
+    received_bytes: int = 0
+    refreshed: int = 0
+    retried: int = 0
+    requests: int = 0
+
+
+@dataclass(slots=True)
+class Trouble:
+    """Why the service as a whole cannot go on, in words for a person."""
+
+    reason: str
+    message: str
+
+
+@dataclass(slots=True)
+class Session:
+    """One service on one database."""
+
+    settings: Settings
+    database: Database
+    mode: Mode
+    started_at: datetime = field(default_factory=utc_now)
+    owner: Owner = field(default_factory=Owner)
+    tally: Tally = field(default_factory=Tally)
+    clock_offset: timedelta = timedelta()
+    api_trouble: Trouble | None = None
+    disk_trouble: Trouble | None = None
+    polling_over: bool = False
+    stopping: anyio.Event = field(default_factory=anyio.Event)
+    ready: Signal = field(default_factory=Signal)  # a worker may find something
+    room: Signal = field(default_factory=Signal)  # the poller may ask for more
+    _held: dict[tuple[RunKey, str], Held] = field(default_factory=dict)
+    _threads: anyio.CapacityLimiter = field(
+        default_factory=lambda: anyio.CapacityLimiter(_STORE_THREADS)
+    )
+
+    @property
+    def cutoff(self) -> datetime | None:
+        """Until when runs must be due to be taken up; None: until now, whenever that is."""
+        return self.started_at if self.mode is Mode.ONCE else None
+
+    def lease_until(self, now: datetime) -> datetime:
+        """Return when a claim made or extended now ends."""
+        return now + timedelta(seconds=self.settings.lease_seconds)
+
+    async def in_thread(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking call of the store in a thread, to its end."""
+        return await anyio.to_thread.run_sync(partial(call, *args, **kwargs), limiter=self._threads)
+
+    def hold(self, claim: Held) -> None:
+        """Have the heartbeat look after a claim."""
+        self._held[claim.key, claim.lease] = claim
+
+    def release(self, key: RunKey, lease: str) -> None:
+        """Leave a claim to itself: it is recorded, or lost."""
+        claim = self._held.pop((key, lease), None)
+        if claim is not None:
+            self.tally.received_bytes += claim.received_bytes
+
+    def held(self) -> Iterator[Held]:
+        """Yield the claims of this process."""
+        yield from list(self._held.values())
+
+    def note_clock_offset(self, offset: timedelta | None) -> None:
+        """Take the server's clock, less ours, from an answer."""
+        if offset is not None:
+            self.clock_offset = offset if abs(offset) > _NEGLIGIBLE_OFFSET else timedelta()
+
+    def stop(self) -> None:
+        """Take up nothing new."""
+        self.stopping.set()
+        self.ready.set()
+        self.room.set()
+
+
+def jitter() -> float:
+    """Return a random number in [0, 1): the one source of randomness for the rules."""
+    return random.random()  # noqa: S311 - spreads load, guards nothing

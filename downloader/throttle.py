@@ -1,0 +1,46 @@
+"""One pace for every request to the API: a 429 slows them all, not just the one it answers."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import anyio
+
+from downloader.rules.backoff import attempt_delay_seconds
+
+_MOST_SECONDS: Final = 60.0
+"""The longest pause of our own choice; a Retry-After may ask for more."""
+
+
+class Throttle:
+    """Holds every request back until it may go.
+
+    Answers without use in a row slow the requests down more and more, so that an API that is
+    down is not hammered; the first useful one ends that.
+    """
+
+    def __init__(self) -> None:
+        self._not_before = 0.0
+        self.failures = 0
+
+    async def wait(self, stopping: anyio.Event) -> None:
+        """Wait until a request may go, or the service stops."""
+        while not stopping.is_set() and (seconds := self._not_before - time.monotonic()) > 0:
+            with anyio.move_on_after(seconds):
+                await stopping.wait()
+
+    def succeeded(self) -> None:
+        """Note a useful answer."""
+        self.failures = 0
+
+    def failed(self, retry_after_seconds: float | None, *, slow_all: bool, jitter: float) -> float:
+        """Note an answer without use; return how many seconds all requests now wait."""
+        self.failures += 1
+        seconds = 0.0
+        if slow_all or self.failures > 1:
+            seconds = min(attempt_delay_seconds(self.failures, jitter), _MOST_SECONDS)
+        if slow_all:
+            seconds = max(seconds, retry_after_seconds or 0.0)
+        self._not_before = max(self._not_before, time.monotonic() + seconds)
+        return seconds

@@ -1,0 +1,260 @@
+"""ready → done: claims runs with a URL, and sees each transfer through in a thread of its own."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from downloader.clock import utc_now
+from downloader.rules.backoff import probe_delay_seconds
+from downloader.rules.decisions import Spent, after_problem, before_transfer
+from downloader.rules.steps import NewUrl, Published, PutBack, TransferFailed, TryAgain
+from downloader.session import Held, Mode, Trouble, jitter
+from downloader.store import blocks, inspection, transfers
+from downloader.transfer.engine import TransferError
+from downloader.transfer.guard import Guard, Interrupted
+from downloader.transfer.part import DiskError
+from downloader.transfer.transfer import Delivered, Order, transfer
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from anyio.abc import TaskGroup
+
+    from downloader.recorder import Recorder
+    from downloader.rules.steps import ExpiryStep, TransferStep
+    from downloader.session import Session
+    from downloader.store.transfers import ClaimedRun, ReadyRun
+    from downloader.transfer.engine import Engine
+    from downloader.transfer.part import Output
+
+_log = structlog.get_logger(__name__)
+
+_LOOK_AGAIN_SECONDS: Final = 0.5
+"""How soon what other processes made ready, or what backed off, is seen."""
+
+
+class Workers:
+    """Runs transfers, at most `concurrency` at a time."""
+
+    def __init__(
+        self, session: Session, recorder: Recorder, output: Output, engine: Engine
+    ) -> None:
+        self._session = session
+        self._recorder = recorder
+        self._output = output
+        self._engine = engine
+        self._threads = anyio.CapacityLimiter(session.settings.concurrency)
+        self._running = 0
+
+    async def run(self, tasks: TaskGroup) -> None:
+        """Take up transfers until this call has none left, or the service stops.
+
+        The transfers themselves run in `tasks` and may outlast this.
+        """
+        session = self._session
+        while not session.stopping.is_set():
+            last_look = session.polling_over  # what became ready before that is seen below
+            if await self._take_up(tasks) == 0 and await self._is_over(last_look=last_look):
+                return
+            await session.ready.wait(_LOOK_AGAIN_SECONDS)
+
+    async def _is_over(self, *, last_look: bool) -> bool:
+        """Return whether this call has nothing left to do."""
+        session = self._session
+        if session.mode is Mode.FOREVER or self._running:
+            return False
+        if session.disk_trouble is not None:
+            return True
+        if session.mode is Mode.ONCE or session.api_trouble is not None:
+            return last_look
+        return not await session.in_thread(inspection.any_unfinished, session.database)
+
+    async def _take_up(self, tasks: TaskGroup) -> int:
+        """Claim as many runs as there are free workers; return how many."""
+        session, now = self._session, utc_now()
+        free = session.settings.concurrency - self._running
+        if session.disk_trouble is not None:
+            if not await self._may_probe():
+                return 0
+            free = min(free, 1 - self._running)
+        if free <= 0:
+            return 0
+        ready = await session.in_thread(
+            transfers.claim_ready,
+            session.database,
+            session.owner,
+            most=free,
+            now=now,
+            cutoff=session.cutoff,
+            lease_until=session.lease_until(now),
+            judge_expiry=partial(self._judge_expiry, now=now),
+        )
+        session.tally.refreshed += ready.expired
+        session.tally.failed += ready.failed
+        if ready.expired or ready.failed:
+            _log.info("urls.expired_before_use", runs=ready.expired + ready.failed)
+            session.ready.set()  # there may be others behind them
+        for claim in ready.claimed:
+            self._running += 1
+            tasks.start_soon(self._work, claim)
+        if ready.claimed or ready.expired:
+            session.room.set()
+        return len(ready.claimed)
+
+    def _judge_expiry(self, run: ReadyRun, now: datetime) -> ExpiryStep | None:
+        return before_transfer(
+            run.url_expires_at,
+            run.ready_at,
+            Spent(run.attempts, run.refreshes, run.error_code),
+            limits=self._session.settings.limits,
+            now=now,
+            jitter=jitter(),
+        )
+
+    async def _work(self, claim: ClaimedRun) -> None:
+        """See one claimed run through to an outcome that is recorded."""
+        session, key = self._session, claim.run.key
+        guard = Guard(session.settings.lease_seconds)
+        held = Held(key, claim.lease, guard)
+        session.hold(held)
+        started = time.monotonic()
+        delivered: Delivered | None = None
+        step: TransferStep
+        try:
+            try:
+                delivered = await self._transfer(claim, held, guard)
+                step = delivered.step
+            except TransferError as error:
+                step = after_problem(
+                    error.problem,
+                    Spent(claim.run.attempts, claim.run.refreshes, claim.run.error_code),
+                    limits=session.settings.limits,
+                    now=utc_now(),
+                    jitter=jitter(),
+                )
+            except Interrupted:
+                step = PutBack(utc_now(), "interrupted")
+            except DiskError as error:
+                step = PutBack(await self._block(error), error.reason)
+            except anyio.get_cancelled_exc_class():
+                guard.cancel()
+                with anyio.CancelScope(shield=True):
+                    await self._record_now(claim, PutBack(utc_now(), "interrupted"))
+                raise
+            recorded = await self._recorder.record(key, claim.lease, step)
+            if delivered is not None:
+                await anyio.to_thread.run_sync(delivered.part.discard, limiter=self._threads)
+            await self._account(claim, step, recorded=recorded, seconds=time.monotonic() - started)
+        finally:
+            session.release(key, claim.lease)
+            self._running -= 1
+            session.ready.set()
+
+    async def _transfer(self, claim: ClaimedRun, held: Held, guard: Guard) -> Delivered:
+        run = claim.run
+
+        def progress(received: int) -> None:
+            held.received_bytes += received  # one writer: this transfer's thread
+
+        def note_object(*, etag: str | None, total_bytes: int | None) -> bool:
+            return transfers.note_object(
+                self._session.database, claim, etag=etag, total_bytes=total_bytes, now=utc_now()
+            )
+
+        order = Order(run.key, run.url, run.etag, run.total_bytes, note_object, progress)
+        return await anyio.to_thread.run_sync(
+            transfer,
+            order,
+            self._output,
+            self._engine,
+            guard,
+            limiter=self._threads,
+            abandon_on_cancel=True,
+        )
+
+    async def _record_now(self, claim: ClaimedRun, step: TransferStep) -> None:
+        """Record an outcome without the recorder, which is being cancelled too."""
+        await self._session.in_thread(
+            transfers.record_transfers,
+            self._session.database,
+            [(claim.run.key, claim.lease, step)],
+            utc_now(),
+        )
+
+    async def _account(
+        self, claim: ClaimedRun, step: TransferStep, *, recorded: bool, seconds: float
+    ) -> None:
+        """Count and tell an outcome."""
+        tally, log = self._session.tally, _log.bind(run_id=claim.run.key.run_id)
+        if not recorded:
+            log.warning("run.lease_lost")
+            return
+        match step:
+            case Published():
+                tally.done += 1
+                tally.bytes += step.bytes
+                log.info(
+                    "run.done", bytes=step.bytes, seconds=round(seconds, 3), location=step.location
+                )
+                if self._session.disk_trouble is not None:
+                    await self._unblock()
+            case TryAgain():
+                tally.retried += 1
+                log.warning(
+                    "run.attempt_failed", error_code=step.error_code, message=step.error_message
+                )
+            case NewUrl():
+                tally.refreshed += 1
+                log.info(
+                    "run.needs_new_url", error_code=step.error_code, message=step.error_message
+                )
+                self._session.room.set()
+            case TransferFailed():
+                tally.failed += 1
+                log.warning("run.failed", error_code=step.error_code, message=step.error_message)
+            case PutBack():
+                log.info("run.put_back", reason=step.reason)
+
+    async def _block(self, error: DiskError) -> datetime:
+        """Stop transfers for everybody on this database; return when to try again."""
+        session, now = self._session, utc_now()
+        known = await session.in_thread(blocks.current_blocks, session.database)
+        probes = max((one.probes for one in known if one.scope == "disk"), default=0)
+        until = now + timedelta(seconds=probe_delay_seconds(probes, jitter()))
+        await session.in_thread(
+            blocks.block,
+            session.database,
+            "disk",
+            error.reason,
+            error.message,
+            now=now,
+            until=until,
+        )
+        if session.disk_trouble is None:
+            _log.error("service.blocked", reason=error.reason, message=error.message)
+        session.disk_trouble = Trouble(error.reason, error.message)
+        return until
+
+    async def _unblock(self) -> None:
+        self._session.disk_trouble = None
+        if await self._session.in_thread(blocks.unblock, self._session.database, "disk"):
+            _log.warning("service.unblocked")
+
+    async def _may_probe(self) -> bool:
+        """Return whether the disk is to be tried again."""
+        session = self._session
+        if session.mode is not Mode.FOREVER:
+            return False
+        known = await session.in_thread(blocks.current_blocks, session.database)
+        until = next((one.until for one in known if one.scope == "disk"), None)
+        if until is None:
+            session.disk_trouble = None
+            return True
+        return until <= utc_now()
