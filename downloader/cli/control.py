@@ -1,0 +1,78 @@
+"""`downloader retry` and `cancel`: what a person decides about runs."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import click
+
+from downloader.cli.inspection import run_key
+from downloader.cli.options import Command, database_option, json_option, type_option
+from downloader.clock import utc_now
+
+if TYPE_CHECKING:
+    from downloader.store.control import Changed
+
+
+@click.command(cls=Command, epilog="Example: downloader retry --failed")
+@click.argument("run_ids", nargs=-1, metavar="[RUN_ID]...")
+@click.option("--failed", is_flag=True, help="Every failed run of the type.")
+@type_option
+@database_option
+@json_option
+def retry(
+    *, run_ids: tuple[str, ...], failed: bool, run_type: str, database: str | None, as_json: bool
+) -> int:
+    """Put failed and cancelled runs back as if submitted anew, with fresh counters."""
+    from downloader.store import control  # noqa: PLC0415 - start-up time
+    from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
+
+    if bool(run_ids) == failed:
+        raise click.UsageError("Give either run ids or --failed.")
+    keys = [run_key(run_type, text) for text in run_ids]
+    with closing(open_database(database)) as opened:
+        if failed:
+            number = control.retry_failed(opened, run_type, utc_now())
+            click.echo(json.dumps({"retried": number}) if as_json else f"put back {number}")
+            return 0
+        changed = control.retry(opened, keys, utc_now())
+    return _tell(changed, "retried", "put back", "only failed and cancelled ones", as_json=as_json)
+
+
+@click.command(cls=Command, epilog="Example: downloader cancel 12345")
+@click.argument("run_ids", nargs=-1, required=True, metavar="RUN_ID...")
+@type_option
+@database_option
+@json_option
+def cancel(*, run_ids: tuple[str, ...], run_type: str, database: str | None, as_json: bool) -> int:
+    """End unfinished runs; a transfer that is running stops within seconds."""
+    from downloader.store import control  # noqa: PLC0415 - start-up time
+    from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
+
+    keys = [run_key(run_type, text) for text in run_ids]
+    with closing(open_database(database)) as opened:
+        changed = control.cancel(opened, keys, utc_now())
+    return _tell(changed, "cancelled", "cancelled", "only unfinished ones", as_json=as_json)
+
+
+def _tell(changed: Changed, name: str, verb: str, rule: str, *, as_json: bool) -> int:
+    """Print what changed and what did not; exit 2 where a run is not tracked at all."""
+    if as_json:
+        click.echo(
+            json.dumps(
+                {
+                    name: len(changed.changed),
+                    "unchanged": {str(key.run_id): s for key, s in changed.unchanged.items()},
+                    "unknown": [key.run_id for key in changed.unknown],
+                }
+            )
+        )
+    else:
+        click.echo(f"{verb} {len(changed.changed)}")
+        for key, state in changed.unchanged.items():
+            click.echo(f"run {key.run_id} is {state}: {rule} can be {name}", err=True)
+        for key in changed.unknown:
+            click.echo(f"run {key.run_id} is not tracked", err=True)
+    return 2 if changed.unknown else 0

@@ -1,0 +1,111 @@
+"""The command `downloader`: finds the command that was named, and how it all ends."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any, Final
+
+import click
+
+from downloader import __version__
+from downloader.cli.options import read_configuration
+from downloader.errors import DownloaderError
+
+# Imported when named: `status` shall not wait for what only `run` needs.
+_COMMANDS: Final = {
+    "submit": "downloader.cli.submit:submit",
+    "run": "downloader.cli.run:run",
+    "status": "downloader.cli.inspection:status",
+    "list": "downloader.cli.inspection:list_runs",
+    "show": "downloader.cli.inspection:show",
+    "retry": "downloader.cli.control:retry",
+    "cancel": "downloader.cli.control:cancel",
+    "db": "downloader.cli.database:db",
+    "simulate": "downloader.cli.simulate:simulate",
+    "demo": "downloader.cli.demo:demo",
+}
+
+
+class _Commands(click.Group):
+    """A group that imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the commands in the order in which they are used."""
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        """Import a command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module, _, name = _COMMANDS[cmd_name].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)  # noqa: S101 - of our own table
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="downloader")
+@click.option(
+    "--config",
+    metavar="FILE",
+    envvar="DOWNLOADER_CONFIG",
+    show_envvar=True,
+    help="A TOML file with settings, named as the options are.",
+)
+@click.pass_context
+def cli(ctx: click.Context, config: str | None) -> None:
+    """Bring home the audio of Camb.ai Sound and Music runs, and keep track of every one.
+
+    \b
+    downloader demo                      see it work, against a simulator
+    downloader submit --file ids.txt     track runs
+    downloader run --drain               save everything that is or gets finished
+    downloader status                    see where it stands
+    """  # noqa: D301 - \b keeps click from joining the lines
+    from downloader.observe import logs  # noqa: PLC0415 - `--version` needs no logs
+
+    logs.configure(0)
+    ctx.obj = read_configuration(config)
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 failures, 2 usage, 3 blocked, 4 stopped early."""
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
+    try:
+        code: Any = cli.main(prog_name="downloader", standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("Stopped.", err=True)
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except DownloaderError as error:
+        click.echo(f"downloader: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python must not flush into it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:  # noqa: BLE001 - the last resort of a program for people
+        return _bug(error)
+    return code if isinstance(code, int) else 0
+
+
+def _bug(error: Exception) -> int:
+    """Tell of an error that nobody foresaw, without a traceback unless it is asked for."""
+    if os.environ.get("DOWNLOADER_TRACEBACK"):
+        raise error
+    from downloader.rules.redaction import redact_text  # noqa: PLC0415 - not on a good day
+
+    click.echo(
+        f"downloader: an error that should not happen: {type(error).__name__}: "
+        f"{redact_text(str(error))[:300]}\n"
+        "Nothing recorded is lost. Please report it; DOWNLOADER_TRACEBACK=1 shows where it was.",
+        err=True,
+    )
+    return 1

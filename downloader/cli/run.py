@@ -1,0 +1,227 @@
+"""`downloader run`: poll and save, once, until drained, or for ever."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from downloader.cli.key import load_api_key
+from downloader.cli.options import (
+    Command,
+    Duration,
+    database_option,
+    option,
+    output_option,
+    verbose_option,
+)
+from downloader.rules.decisions import Limits
+from downloader.settings import DEFAULT_API_URL, Settings
+
+if TYPE_CHECKING:
+    from downloader.service import Result
+    from downloader.session import Mode
+
+_DEFAULTS = Limits()
+
+
+@click.command(
+    cls=Command,
+    epilog="Example: downloader run --drain --output audio --concurrency 16",
+)
+@click.option("--once", is_flag=True, help="Do everything that is due now, once; for cron.")
+@click.option("--drain", is_flag=True, help="Stop when no run is unfinished.")
+@option(
+    "--concurrency",
+    type=click.IntRange(1, 256),
+    default=8,
+    show_default=True,
+    help="How many transfers at a time.",
+)
+@option("--max-duration", type=Duration(0.1), help="Stop after this long, in peace.")
+@option(
+    "--api-url",
+    default=DEFAULT_API_URL,
+    show_default=True,
+    metavar="URL",
+    help="Where the API is; the simulator prints its own.",
+)
+@option(
+    "--attempts",
+    type=click.IntRange(1, 1000),
+    default=_DEFAULTS.attempts,
+    show_default=True,
+    help="How often a transfer is tried before its run counts as failed.",
+)
+@option(
+    "--refreshes",
+    type=click.IntRange(0, 1000),
+    default=_DEFAULTS.refreshes,
+    show_default=True,
+    help="How often a run is asked for a new URL after the last one expired.",
+)
+@option(
+    "--give-up-after",
+    type=Duration(),
+    default=f"{_DEFAULTS.give_up_after_seconds / 3600:g}h",
+    show_default=True,
+    help="How long after its submission a run may stay unfinished at the provider.",
+)
+@option(
+    "--min-poll",
+    type=Duration(0.05),
+    default=f"{_DEFAULTS.min_poll_seconds:g}s",
+    show_default=True,
+    help="The first pause before asking for a run again; it grows from there.",
+)
+@option(
+    "--max-poll",
+    type=Duration(0.05),
+    default=f"{_DEFAULTS.max_poll_seconds:g}s",
+    show_default=True,
+    help="The longest such pause.",
+)
+@option(
+    "--lease",
+    type=Duration(1),
+    default="60s",
+    show_default=True,
+    help="How long a claim on a run lasts when its process dies.",
+)
+@option(
+    "--grace",
+    type=Duration(),
+    default="30s",
+    show_default=True,
+    help="How long running transfers may go on after SIGTERM or Ctrl-C.",
+)
+@option(
+    "--stall",
+    type=Duration(0.1),
+    default="30s",
+    show_default=True,
+    help="How long a transfer may go without a byte.",
+)
+@output_option
+@database_option
+@verbose_option
+def run(
+    *,
+    once: bool,
+    drain: bool,
+    concurrency: int,
+    max_duration: float | None,
+    api_url: str,
+    attempts: int,
+    refreshes: int,
+    give_up_after: float,
+    min_poll: float,
+    max_poll: float,
+    lease: float,
+    grace: float,
+    stall: float,
+    output: Path | None,
+    database: str | None,
+    verbose: int,
+) -> int:
+    """Ask for the results of tracked runs, save their audio files, and keep the record.
+
+    Without --once or --drain it runs for ever, as a daemon. Several may run on one database
+    at a time: each run is claimed by one of them. Ctrl-C ends it in peace; twice, at once.
+
+    The API key is read from CAMB_API_KEY or the file that CAMB_API_KEY_FILE names.
+
+    Exit codes: 0 nothing is left undone, 1 a run failed, 2 usage, 3 blocked (key refused,
+    payment, disk; with --once also an API that gives no answer), 4 stopped early with work
+    left.
+    """
+    if once and drain:
+        raise click.UsageError("--once and --drain exclude each other.")
+    settings = Settings(
+        output=output if output is not None else Path(),
+        api_key=load_api_key(),
+        api_url=api_url,
+        concurrency=concurrency,
+        lease_seconds=lease,
+        grace_seconds=grace,
+        max_duration_seconds=max_duration,
+        stall_seconds=stall,
+        limits=Limits(
+            attempts=attempts,
+            refreshes=refreshes,
+            give_up_after_seconds=give_up_after,
+            min_poll_seconds=min_poll,
+            max_poll_seconds=max_poll,
+        ),
+    )
+    from downloader.session import Mode  # noqa: PLC0415 - usage errors come first, and fast
+
+    mode = Mode.ONCE if once else Mode.DRAIN if drain else Mode.FOREVER
+    result = execute(settings, database, mode, verbose=verbose, default_output=output is None)
+    return conclude(result, mode)
+
+
+def execute(
+    settings: Settings,
+    database: str | None,
+    mode: Mode,
+    *,
+    verbose: int,
+    default_output: bool = False,
+) -> Result:
+    """Run the service with its logs and progress where a person or a log file wants them."""
+    from dataclasses import replace  # noqa: PLC0415 - start-up time, as below
+
+    from downloader import service  # noqa: PLC0415 - as above
+    from downloader.observe import logs, progress  # noqa: PLC0415 - as above
+    from downloader.session import Mode  # noqa: PLC0415 - as above
+    from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
+
+    terminal = sys.stderr.isatty()
+    # A daemon's log tells what it does; cron must stay silent; on a terminal the bars tell.
+    daemon = mode is Mode.FOREVER and not terminal
+    logs.configure(verbose + 1 if daemon else verbose)
+    with ExitStack() as stack:
+        opened = stack.enter_context(closing(open_database(database)))
+        if default_output:
+            settings = replace(settings, output=opened.path.parent / "audio")
+        reporter: progress.Reporter
+        if terminal:
+            reporter = stack.enter_context(progress.Bars())
+        elif daemon or verbose:
+            reporter = progress.LogLines()
+        else:
+            reporter = progress.Silent()
+        return service.run(settings, opened, mode, reporter)
+
+
+def conclude(result: Result, mode: Mode) -> int:
+    """Tell how it ended where somebody looks, and return the exit code."""
+    from downloader.session import Mode  # noqa: PLC0415 - start-up time
+
+    tally, trouble = result.tally, result.trouble
+    if sys.stderr.isatty():
+        click.echo(
+            f"{tally.done} saved ({tally.bytes / 1e6:.1f} MB), {tally.failed} failed"
+            + ("; unfinished runs are left" if result.work_left else ""),
+            err=True,
+        )
+    if trouble is not None and mode is not Mode.FOREVER:
+        click.echo(f"downloader: {trouble.message}", err=True)
+        return 3
+    if mode is Mode.FOREVER:
+        return 0
+    if result.stopped is not None and result.work_left:
+        click.echo(f"downloader: stopped early ({result.stopped}); runs are left.", err=True)
+        return 4
+    if tally.failed:
+        click.echo(
+            f"downloader: {tally.failed} {'run' if tally.failed == 1 else 'runs'} failed; "
+            "see `downloader list --state failed`.",
+            err=True,
+        )
+        return 1
+    return 0

@@ -1,0 +1,132 @@
+"""`downloader submit`: track runs."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from downloader.cli.options import Command, database_option, json_option, type_option
+from downloader.clock import utc_now
+from downloader.errors import InputError
+from downloader.rules.ids import BadId, parse_id, parse_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BAD_IDS_SHOWN: Final = 10
+
+
+@click.command(cls=Command, epilog="Example: downloader submit 12345 67890")
+@click.argument("run_ids", nargs=-1, metavar="[RUN_ID]...")
+@click.option(
+    "--file",
+    "files",
+    multiple=True,
+    metavar="PATH|-",
+    help="Read ids from a file (- is standard input): one a line, a JSON array, or JSON lines "
+    "or CSV with run_id.",
+)
+@type_option
+@database_option
+@json_option
+def submit(
+    *,
+    run_ids: tuple[str, ...],
+    files: tuple[str, ...],
+    run_type: str,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Track runs by their run ids: all of them, or on any bad id none.
+
+    Ids that are tracked already are counted, not changed. When this returns, they are on the
+    disk.
+    """
+    from downloader.store.intake import submit as store_ids  # noqa: PLC0415 - start-up time
+    from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
+
+    if not run_ids and not files:
+        raise click.UsageError("Give run ids, or --file with a file of them (- reads a pipe).")
+    with closing(open_database(database)) as opened:
+        result = store_ids(opened, run_type, _read(run_ids, files), utc_now())
+    if as_json:
+        click.echo(json.dumps({"submitted": result.submitted, "known": result.known}))
+    else:
+        click.echo(f"submitted {result.submitted} new, {result.known} already tracked")
+
+
+def _read(run_ids: tuple[str, ...], files: tuple[str, ...]) -> Iterator[int]:
+    """Yield every id; at the end raise `InputError` if any was bad.
+
+    The ids are yielded as they are read, so a million of them need no memory; the store
+    records nothing when this raises.
+    """
+    bad = _BadIds()
+    for text in run_ids:
+        found = parse_id(text)
+        if isinstance(found, int):
+            yield found
+        else:
+            bad.add(f"{text[:60]!r}: {found}")
+    for name in files:
+        read = 0
+        for item in _parse(name):
+            if isinstance(item, BadId):
+                bad.add(f"{_title(name)}, line {item.line}: {item.value!r}: {item.reason}")
+            else:
+                read += 1
+                yield item
+        if read == 0 and not bad.count:
+            raise InputError(f"{_title(name)} has no run ids: nothing was recorded.")
+    if bad.count:
+        raise InputError(bad.message())
+
+
+def _title(name: str) -> str:
+    return "standard input" if name == "-" else name
+
+
+def _parse(name: str) -> Iterator[int | BadId]:
+    """Read one file, as UTF-8 with or without a BOM."""
+    try:
+        if name == "-":
+            stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", errors="replace", newline=None)
+        else:
+            stream = io.open(name, encoding="utf-8-sig", errors="replace")  # noqa: UP020, SIM115 - closed below
+        with stream:
+            yield from parse_ids(stream)
+    except OSError as error:
+        raise InputError(
+            f"{_title(name)} cannot be read: {error.strerror}. Nothing was recorded."
+        ) from error
+
+
+class _BadIds:
+    """The first bad ids, and how many there are."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[str] = []
+
+    def add(self, line: str) -> None:
+        self.count += 1
+        if len(self._first) < _BAD_IDS_SHOWN:
+            self._first.append(line)
+
+    def message(self) -> str:
+        more = self.count - len(self._first)
+        return "\n".join(
+            [
+                (
+                    f"{self.count} bad run {'id' if self.count == 1 else 'ids'}; "
+                    "nothing was recorded. Correct and submit again:"
+                ),
+                *(f"  {line}" for line in self._first),
+                *([f"  … and {more} more"] if more else []),
+            ]
+        )

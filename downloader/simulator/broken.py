@@ -1,0 +1,46 @@
+"""Responses of the API that break off, or never come."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+
+from downloader.simulator.wire import wire_of
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from downloader.simulator.faults import Fault
+
+
+class Broken(Response):
+    """An answer that never comes: the connection is reset, or stays silent until it is lost."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__()
+        self._fault = fault
+
+    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+        """Break the connection instead of sending."""
+        scope["state"]["count"](None)
+        if self._fault.kind == "reset":
+            await wire_of(scope).reset()
+        else:
+            await wire_of(scope).wait(None)
+
+
+class Truncated(Response):
+    """An answer that ends too early."""
+
+    def __init__(self, body: object, after: int | None) -> None:
+        super().__init__(json.dumps(body), media_type="application/json")
+        self._after = len(self.body) // 2 if after is None else after
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send some of the body and close."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        part = bytes(self.body)[: self._after]
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+        await wire_of(scope).close()

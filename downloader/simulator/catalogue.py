@@ -1,0 +1,251 @@
+"""The catalogue of faults: what can go wrong where, and with which parameters.
+
+One table is the validation of a rule file, the help of `downloader simulate --list-faults`
+and the documentation. What each fault does on the wire is in `answers` (the API) and
+`deliveries` (the storage).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from downloader.simulator.errors import SimulatorError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Place(StrEnum):
+    """Which of the two services a fault is for."""
+
+    API = "api"
+    STORAGE = "storage"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a fault: its type, its default (None: derived), what it means."""
+
+    kind: type
+    default: object
+    meaning: str
+    choices: tuple[str, ...] = ()
+
+    def check(self, name: str, value: object) -> None:
+        """Raise `SimulatorError` unless `value` fits."""
+        if self.kind is object:
+            return
+        wanted: tuple[type, ...] = (int, float) if self.kind is float else (self.kind,)
+        if not isinstance(value, wanted) or (isinstance(value, bool) and self.kind is not bool):
+            raise SimulatorError(f"{name} must be {_TYPE_NAMES[self.kind]}, not {value!r}")
+        texts: list[object] = [value] if isinstance(value, str) else []
+        if isinstance(value, dict):
+            texts = [*value, *(text for text in value.values() if text is not None)]
+        if not all(isinstance(text, str) and text.isprintable() for text in texts):
+            raise SimulatorError(f"{name} must be printable text, not {value!r}")
+        if self.choices and value not in self.choices:
+            raise SimulatorError(f"{name} must be one of {', '.join(self.choices)}, not {value!r}")
+
+
+_TYPE_NAMES: Final[Mapping[type, str]] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    dict: "an object",
+    bool: "true or false",
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of fault."""
+
+    meaning: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    whole_request: bool = True
+    """At the API: it takes the whole request, not only this run's place in a bulk answer."""
+
+
+UNFINISHED_SHAPES: Final = ("omit", "null", "url-null", "url-empty", "url-missing", "status")
+"""How an answer may say that a run is not finished."""
+
+_SECONDS_SLOW = Parameter(float, 1.0, "seconds to wait before answering")
+_AFTER = Parameter(int, None, "bytes of the body to send first (default: half of it)")
+_AT = Parameter(str, "body", "before the status line, or in the body", ("headers", "body"))
+_WAITS: Final[Mapping[str, Parameter]] = {
+    "retry_after": Parameter(float, None, "seconds to tell the client to wait (default: not told)"),
+    "form": Parameter(
+        str,
+        "seconds",
+        "how the wait is told: Retry-After in seconds or as a date, or X-RateLimit-Reset",
+        ("seconds", "date", "reset"),
+    ),
+}
+
+API_FAULTS: Final[Mapping[str, Kind]] = {
+    # one run's place in an answer
+    "pending": Kind(
+        "the run is not finished",
+        {
+            "shape": Parameter(
+                str, None, "how it is said (default: --unfinished)", UNFINISHED_SHAPES
+            ),
+            "until": Parameter(
+                float, None, "seconds after the start when it ends (default: never)"
+            ),
+            "status": Parameter(str, "PENDING", "the provider's word, in the shape `status`"),
+        },
+        whole_request=False,
+    ),
+    "word": Kind(
+        "the provider says this word instead of a URL",
+        {
+            "word": Parameter(str, "ERROR", "ERROR, TIMEOUT, PAYMENT_REQUIRED or any other"),
+            "reason": Parameter(str, "Simulated failure", "exception_reason"),
+        },
+        whole_request=False,
+    ),
+    "plain-string": Kind("the URL itself where an object is expected", whole_request=False),
+    "value": Kind(
+        "this JSON value in the run's place",
+        {"value": Parameter(object, None, "any JSON value")},
+        whole_request=False,
+    ),
+    "url": Kind(
+        "this text as output_url",
+        {"url": Parameter(str, "ftp://127.0.0.1/audio.wav", "the text")},
+        whole_request=False,
+    ),
+    "url-lifetime": Kind(
+        "the URL lives this long",
+        {"seconds": Parameter(float, -60.0, "0 or less: it has expired when it is handed out")},
+        whole_request=False,
+    ),
+    "extra-id": Kind(
+        "a run that was not asked for is in the answer too",
+        {"run_id": Parameter(int, None, "the run (default: the asked one + 1,000,000)")},
+        whole_request=False,
+    ),
+    # the whole answer
+    "status": Kind(
+        "the request is refused with this status",
+        {
+            "status": Parameter(int, 500, "400 to 599"),
+            "detail": Parameter(object, None, "the `detail` of the answer (default: by status)"),
+            **_WAITS,
+        },
+    ),
+    "empty": Kind("`{}`, whatever was asked for"),
+    "results-list": Kind('`{"results": [{"run_id", "output_url"}, ...]}`'),
+    "not-json": Kind(
+        "an HTML page", {"status": Parameter(int, 200, "the status it comes with, 200 to 599")}
+    ),
+    "other-shape": Kind(
+        "JSON of another shape", {"body": Parameter(object, ["unexpected"], "any JSON value")}
+    ),
+    "truncate": Kind("Content-Length says more than is sent", {"after": _AFTER}),
+    "reset": Kind("the connection is reset instead of an answer"),
+    "stall": Kind(
+        "no answer", {"seconds": Parameter(float, None, "then it goes on (default: never)")}
+    ),
+    "slow": Kind("the answer is late", {"seconds": _SECONDS_SLOW}, whole_request=False),
+    "redirect": Kind(
+        "a redirect to another origin",
+        {
+            "status": Parameter(int, 307, "301, 302, 303, 307 or 308"),
+            "to": Parameter(str, None, "the address (default: the same path at the storage)"),
+        },
+    ),
+}
+
+STORAGE_FAULTS: Final[Mapping[str, Kind]] = {
+    # refusals
+    "expired": Kind("the store's answer to an expired URL, whatever the URL says"),
+    "status": Kind(
+        "an S3 error",
+        {
+            "status": Parameter(int, 500, "400 to 599"),
+            "code": Parameter(str, None, "S3's code (default: by status)"),
+            "message": Parameter(str, "Simulated fault", "S3's message"),
+            **_WAITS,
+        },
+    ),
+    # the connection
+    "reset": Kind("the connection is reset", {"at": _AT, "after": _AFTER}),
+    "stall": Kind(
+        "nothing more comes, and the connection stays open",
+        {
+            "at": _AT,
+            "after": _AFTER,
+            "seconds": Parameter(float, None, "then it goes on (default: never)"),
+        },
+    ),
+    "slow": Kind("the first byte is late", {"seconds": _SECONDS_SLOW}),
+    "drip": Kind("the body comes slowly", {"rate": Parameter(float, 100.0, "bytes per second")}),
+    # framing
+    "truncate": Kind(
+        "the connection closes before the body is whole",
+        {
+            "after": _AFTER,
+            "framing": Parameter(
+                str,
+                "length",
+                "Content-Length, chunked without its end, or neither",
+                ("length", "chunked", "close"),
+            ),
+        },
+    ),
+    "framing": Kind(
+        "the whole body, without Content-Length",
+        {"form": Parameter(str, "chunked", "chunked, or ended by closing", ("chunked", "close"))},
+    ),
+    "wrong-length": Kind(
+        "Content-Length is wrong, the body is whole",
+        {"by": Parameter(int, 1000, "how much too large (negative: too small)")},
+    ),
+    "gzip": Kind("Content-Encoding: gzip, asked for or not"),
+    # ranges and validators
+    "ignore-range": Kind("200 and the whole body, whatever Range says"),
+    "wrong-content-range": Kind(
+        "a Content-Range that is not the range asked for",
+        {
+            "what": Parameter(str, "start", "which part is wrong", ("start", "total")),
+            "by": Parameter(int, 1, "how much too large"),
+        },
+    ),
+    "weak-etag": Kind("the ETag is weak"),
+    "no-etag": Kind("there is no ETag"),
+    "changed": Kind(
+        "another object under the same name: other bytes, other ETag",
+        {"version": Parameter(int, 2, "which one; 1 is the true one")},
+    ),
+    # what comes instead of the audio
+    "error-page": Kind(
+        "an error page with status 200",
+        {
+            "form": Parameter(str, "xml", "its language", ("xml", "html", "json")),
+            "content_type": Parameter(str, None, "its Content-Type (default: the true one)"),
+        },
+    ),
+    "empty": Kind("status 200 and no bytes"),
+    "wrong-magic": Kind("the right length, but not audio: other first bytes"),
+    "streamed": Kind("the header does not know the size (RIFF 0xFFFFFFFF, FLAC 0 samples)"),
+    "headers": Kind(
+        "headers added, replaced or (null) removed",
+        {"headers": Parameter(dict, {}, "name to value")},
+    ),
+    "redirect": Kind(
+        "a redirect",
+        {
+            "status": Parameter(int, 302, "301, 302, 303, 307 or 308"),
+            "to": Parameter(str, "same", "same (origin), other (origin), loop, or an address"),
+        },
+    ),
+}
+
+FAULTS: Final[Mapping[Place, Mapping[str, Kind]]] = {
+    Place.API: API_FAULTS,
+    Place.STORAGE: STORAGE_FAULTS,
+}

@@ -1,0 +1,302 @@
+"""Running a simulator: two listeners, one for the API and one for the storage, in one thread."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import ssl
+import sys
+import threading
+from concurrent.futures import Future
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import uvicorn
+
+from downloader.simulator.api import PREFIX
+from downloader.simulator.audio import audio_file, audio_name
+from downloader.simulator.errors import SimulatorError
+from downloader.simulator.front import Front
+from downloader.simulator.options import SimulatorOptions, loopback
+from downloader.simulator.rules import Rule
+from downloader.simulator.state import SimulatorState
+from downloader.simulator.storage import Storage
+from downloader.simulator.wire import WireProtocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import FrameType, TracebackType
+
+    from starlette.types import ASGIApp
+
+_KEEP_ALIVE_SECONDS: Final = 30
+_BACKLOG: Final = 2048
+_LAST_WORDS_SECONDS: Final = 5.0
+"""How long a request may take to notice that its connection was aborted."""
+
+
+class _Listener(uvicorn.Server):
+    """One uvicorn server that says when it is ready and stops at once when it is told to.
+
+    uvicorn's own way out waits for every response to end, in steps of 0.1 s; a stalled one
+    never does. Here connections are aborted, which wakes whoever waits on them.
+    """
+
+    def __init__(self, config: uvicorn.Config, state: SimulatorState) -> None:
+        super().__init__(config)
+        self._state = state
+        self._stop = asyncio.Event()
+        self.ready = asyncio.Event()
+        self._write_date()
+
+    def stop(self) -> None:
+        """End `main_loop`."""
+        self._stop.set()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        self.ready.set()
+
+    async def main_loop(self) -> None:
+        """Keep the Date header right until it is time to stop."""
+        while not self._stop.is_set():
+            self._write_date()
+            try:
+                await asyncio.wait_for(self._stop.wait(), 0.5)
+            except TimeoutError:
+                continue
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop listening and abort what is open."""
+        for server in self.servers:
+            server.close()
+        for listening in sockets or []:
+            listening.close()
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        if tasks := list(self.server_state.tasks):
+            await asyncio.wait(tasks, timeout=_LAST_WORDS_SECONDS)
+
+    def _write_date(self) -> None:
+        date = formatdate(self._state.now, usegmt=True)
+        self.server_state.default_headers = [(b"date", date.encode())]
+
+
+class Simulator:
+    """A local stand-in for the service, running while it is used as a context manager.
+
+    It runs in a daemon thread of this process. `port` and `storage_port` 0 take free ones. With
+    a certificate both origins are https. Raises `SimulatorError` where it cannot be started.
+    """
+
+    def __init__(
+        self,
+        options: SimulatorOptions | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        storage_port: int = 0,
+        certfile: Path | None = None,
+        keyfile: Path | None = None,
+    ) -> None:
+        self._state = SimulatorState(options or SimulatorOptions())
+        self._host = host
+        self._address = loopback(host)
+        self._ports = (port, storage_port)
+        self._certfile, self._keyfile = certfile, keyfile
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._listeners: list[_Listener] = []
+
+    @property
+    def api_url(self) -> str:
+        """The base URL of the API, for `--api-url`."""
+        return f"{self._state.api_origin}{PREFIX}"
+
+    @property
+    def storage_url(self) -> str:
+        """The origin of the storage; another one than the API's."""
+        return self._state.storage_origin
+
+    @property
+    def control_url(self) -> str:
+        """Where the simulator is asked about itself: `/stats`, `/reset`, `/rules`."""
+        return f"{self._state.api_origin}/_simulator"
+
+    @property
+    def options(self) -> SimulatorOptions:
+        """The options in force."""
+        return self._state.options
+
+    def set_options(self, options: SimulatorOptions) -> None:
+        """Go on with other options, and with their rules, counted from zero."""
+        self._state.set_options(options)
+
+    def set_rules(self, rules: Sequence[Rule] | Sequence[dict[str, Any]]) -> None:
+        """Go on with other rules, counted from zero; takes what a rule file holds, too."""
+        parsed = [rule if isinstance(rule, Rule) else Rule.parse(rule) for rule in rules]
+        self._state.set_rules(parsed)
+
+    def stats(self) -> dict[str, Any]:
+        """All counters: the same as `GET {control_url}/stats`."""
+        return self._state.stats.snapshot()
+
+    def reset_stats(self) -> None:
+        """Count from zero."""
+        self._state.stats.reset()
+
+    def audio(
+        self,
+        run_id: int,
+        run_type: str = "text-to-sound",
+        *,
+        version: int = 1,
+        streamed: bool = False,
+    ) -> bytes:
+        """Return the truth: the whole file of this run; `version`, `streamed` as in the faults."""
+        name = audio_name(self._state.options, run_type, run_id, version=version, streamed=streamed)
+        file = audio_file(name)
+        return b"".join(file.read(0, file.size))
+
+    def __enter__(self) -> Self:
+        sockets = self._bind()
+        started: Future[None] = Future()
+        try:
+            configs = [self._config(Front(self._state)), self._config(Storage(self._state))]
+            self._thread = threading.Thread(
+                target=self._run, args=(configs, sockets, started), name="simulator", daemon=True
+            )
+            self._thread.start()
+            started.result()
+        except BaseException:
+            for listening in sockets:
+                listening.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._loop is not None and self._thread is not None:
+            for listener in self._listeners:
+                self._loop.call_soon_threadsafe(listener.stop)
+            self._thread.join()
+
+    def _bind(self) -> list[socket.socket]:
+        family = socket.AF_INET6 if ":" in self._address else socket.AF_INET
+        sockets: list[socket.socket] = []
+        for port in self._ports:
+            try:
+                bound = socket.create_server((self._address, port), family=family, backlog=_BACKLOG)
+            except (OSError, OverflowError) as error:
+                for other in sockets:
+                    other.close()
+                reason = getattr(error, "strerror", None) or error
+                raise SimulatorError(
+                    f"cannot listen on {self._host} port {port}: {reason}"
+                ) from error
+            sockets.append(bound)
+        scheme = "https" if self._certfile else "http"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        api, storage = (f"{scheme}://{host}:{bound.getsockname()[1]}" for bound in sockets)
+        self._state.api_origin, self._state.storage_origin = api, storage
+        return sockets
+
+    def _config(self, app: ASGIApp) -> uvicorn.Config:
+        config = uvicorn.Config(
+            app,
+            http=WireProtocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            proxy_headers=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+            ssl_certfile=self._certfile,
+            ssl_keyfile=self._keyfile,
+        )
+        try:
+            config.load()
+        except (OSError, ssl.SSLError) as error:
+            raise SimulatorError(f"cannot use certificate {self._certfile}: {error}") from error
+        return config
+
+    def _run(
+        self, configs: list[uvicorn.Config], sockets: list[socket.socket], started: Future[None]
+    ) -> None:
+        try:
+            asyncio.run(self._serve(configs, sockets, started))
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+    async def _serve(
+        self, configs: list[uvicorn.Config], sockets: list[socket.socket], started: Future[None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_without_broken_connections)
+        self._listeners = [_Listener(config, self._state) for config in configs]
+        async with asyncio.TaskGroup() as group:
+            for listener, listening in zip(self._listeners, sockets, strict=True):
+                group.create_task(listener.serve([listening]))
+            for listener in self._listeners:
+                await listener.ready.wait()
+            started.set_result(None)
+
+
+def _without_broken_connections(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Report what goes wrong in the event loop, but for what faults and clients do to it."""
+    if not isinstance(context.get("exception"), OSError):  # ssl.SSLError is one too
+        loop.default_exception_handler(context)
+
+
+def serve(
+    options: SimulatorOptions,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    storage_port: int = 0,
+    *,
+    certfile: Path | None = None,
+    keyfile: Path | None = None,
+) -> None:
+    """Run a simulator until SIGINT or SIGTERM, for the command line.
+
+    Prints the addresses when it is ready, one a line. Call it in the main thread.
+    """
+    stop = threading.Event()
+
+    def finish(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, finish) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with Simulator(
+            options,
+            host=host,
+            port=port,
+            storage_port=storage_port,
+            certfile=certfile,
+            keyfile=keyfile,
+        ) as simulator:
+            sys.stdout.write(
+                f"API: {simulator.api_url}\n"
+                f"Storage: {simulator.storage_url}\n"
+                f"Statistics: {simulator.control_url}/stats\n"
+                "Ready. Ctrl+C stops it.\n"
+            )
+            sys.stdout.flush()
+            stop.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

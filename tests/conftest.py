@@ -1,0 +1,83 @@
+"""What the tests share: a simulator, the program as a process, and the service in this process."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from harness import KEY, Program, Service, StartSimulator
+from hypothesis import settings as hypothesis_settings
+
+from downloader.rules.decisions import Limits
+from downloader.settings import Settings
+from downloader.simulator.options import SimulatorOptions
+from downloader.simulator.server import Simulator
+from downloader.store.migrate import open_database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+# Machines with other work on them are slow now and then; a deadline would only say that.
+hypothesis_settings.register_profile("default", deadline=None)
+hypothesis_settings.load_profile("default")
+
+
+@pytest.fixture
+def start_simulator() -> Iterator[StartSimulator]:
+    """Start simulators that end with the test: `start_simulator(rules=[…], api_key=…, …)`.
+
+    Small files by default; keyword arguments are `SimulatorOptions`' fields, and `rules` takes
+    what a rule file holds.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def start(
+            *,
+            rules: list[dict[str, Any]] | None = None,
+            certfile: Path | None = None,
+            keyfile: Path | None = None,
+            port: int = 0,
+            **options: Any,  # noqa: ANN401 - fields of SimulatorOptions
+        ) -> Simulator:
+            options = {"min_size": 2_000, "max_size": 30_000} | options
+            simulator = stack.enter_context(
+                Simulator(
+                    SimulatorOptions(**options), certfile=certfile, keyfile=keyfile, port=port
+                )
+            )
+            if rules:
+                simulator.set_rules(rules)
+            return simulator
+
+        yield start
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Program:
+    """Give the program a folder of its own."""
+    (tmp_path / "home").mkdir()
+    return Program(tmp_path)
+
+
+FAST = Limits(min_poll_seconds=0.05, max_poll_seconds=0.2)
+
+
+@pytest.fixture
+def make_service(tmp_path: Path) -> Iterator[Callable[[Simulator], Service]]:
+    """Make the service for a simulator: `make_service(simulator)`."""
+    with contextlib.ExitStack() as stack:
+        database = stack.enter_context(contextlib.closing(open_database(tmp_path / "runs.sqlite3")))
+
+        def make(simulator: Simulator) -> Service:
+            settings = Settings(
+                output=tmp_path / "audio",
+                api_key=KEY,
+                api_url=simulator.api_url,
+                limits=FAST,
+                grace_seconds=10,
+            )
+            return Service(database, settings)
+
+        yield make

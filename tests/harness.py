@@ -1,0 +1,140 @@
+"""The program as a process, and the service in this process: what the tests drive."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from downloader import service
+from downloader.clock import utc_now
+from downloader.observe.progress import Silent
+from downloader.session import Mode
+from downloader.store.intake import submit
+
+if TYPE_CHECKING:
+    from downloader.settings import Settings
+    from downloader.simulator.server import Simulator
+    from downloader.store.database import Database
+
+KEY = "test-key-0123456789"
+
+
+@dataclass
+class Program:
+    """The installed program in a folder of its own, as a person or cron runs it."""
+
+    folder: Path
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def database(self) -> Path:
+        """The database's path."""
+        return self.folder / "runs.sqlite3"
+
+    @property
+    def output(self) -> Path:
+        """The folder of saved files."""
+        return self.folder / "audio"
+
+    def environment(self) -> dict[str, str]:
+        """Return an environment in which nothing of the caller's own settings is left."""
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("DOWNLOADER_", "CAMB_", "XDG_"))
+        }
+        return kept | {
+            "HOME": str(self.folder / "home"),
+            "DOWNLOADER_DATABASE": str(self.database),
+            "DOWNLOADER_OUTPUT": str(self.output),
+            "CAMB_API_KEY": KEY,
+            **self.env,
+        }
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:  # noqa: ANN401 - Popen's own
+        """Start the program; its output is captured unless told otherwise."""
+        captured = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "stdin": subprocess.DEVNULL,
+        }
+        return subprocess.Popen(
+            [str(Path(sys.executable).with_name("downloader")), *arguments],
+            env=self.environment(),
+            cwd=self.folder,
+            text=True,
+            encoding="utf-8",
+            **(captured | options),
+        )
+
+    def __call__(
+        self, *arguments: str, stdin: str | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the program to its end."""
+        with self.start(*arguments, stdin=subprocess.PIPE) as process:
+            out, err = process.communicate(stdin or "", timeout=120)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Query the database as a person does."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as raw:
+            return raw.execute(sql, parameters).fetchall()
+
+
+@dataclass
+class Service:
+    """The service in this process, on a real database, against a simulator."""
+
+    database: Database
+    settings: Settings
+
+    def submit(self, *run_ids: int, run_type: str = "text-to-sound") -> None:
+        """Track runs."""
+        submit(self.database, run_type, run_ids, utc_now())
+
+    def run(self, mode: Mode = Mode.DRAIN, **changes: Any) -> service.Result:  # noqa: ANN401 - fields of Settings
+        """Run the service to its end."""
+        return service.run(replace(self.settings, **changes), self.database, mode, Silent())
+
+    def rows(self, columns: str = "*", where: str = "1") -> list[tuple[Any, ...]]:
+        """Query `runs`."""
+        with self.database.read() as connection:
+            found = connection.exec_driver_sql(
+                f"SELECT {columns} FROM runs WHERE {where} ORDER BY run_type, run_id"  # noqa: S608 - the tests' own text
+            )
+            return [tuple(row) for row in found]
+
+    def states(self) -> dict[int, str]:
+        """Return the state of each run."""
+        return dict(self.rows("run_id, state"))
+
+    def reasons(self, run_id: int) -> list[str]:
+        """Return the reasons of a run's transitions, oldest first."""
+        with self.database.read() as connection:
+            found = connection.exec_driver_sql(
+                "SELECT reason FROM run_events WHERE run_id = ? ORDER BY event_id", (run_id,)
+            )
+            return [row[0] for row in found]
+
+    def assert_saved(self, simulator: Simulator, *run_ids: int, version: int = 1) -> None:
+        """Assert that these runs are done, and that their files are the simulator's own."""
+        for run_id in run_ids:
+            [(state, location, size, digest, url)] = self.rows(
+                "state, location, bytes, sha256, url", f"run_id = {run_id}"
+            )
+            assert (state, url) == ("done", None), f"run {run_id}: {self.reasons(run_id)}"
+            content = Path(location).read_bytes()
+            assert content == simulator.audio(run_id, version=version)
+            assert (len(content), hashlib.sha256(content).hexdigest()) == (size, digest)
+
+
+StartSimulator = Callable[..., "Simulator"]
+MakeService = Callable[["Simulator"], Service]
