@@ -122,7 +122,8 @@ def _single_endpoint(state: SimulatorState, run_type: str) -> Callable[..., Any]
         if broken is not None:
             return broken
         value = answers.entry(state, run_type, run_id, faults[run_id])
-        whole = _whole(state, request, fault, value)
+        answer = {} if value is answers.OMITTED else {str(run_id): value}
+        whole = _whole(state, request, fault, answer)
         if whole is not None:
             return whole
         if value is answers.OMITTED:
@@ -159,7 +160,7 @@ async def _late_or_broken(
 
 
 def _whole(
-    state: SimulatorState, request: Request, fault: Fault | None, answer: object
+    state: SimulatorState, request: Request, fault: Fault | None, answer: dict[str, object]
 ) -> Response | None:
     """Make the answer that a fault puts in the place of the whole one."""
     if fault is None:
@@ -176,7 +177,7 @@ def _whole(
         case "empty":
             return JSONResponse({})
         case "results-list":
-            return JSONResponse(answers.as_results_list(answer if isinstance(answer, dict) else {}))
+            return JSONResponse(answers.as_results_list(answer))
         case "not-json":
             page = "<html><body><h1>502 Bad Gateway</h1></body></html>"
             return HTMLResponse(page, status_code=fault.integer("status"))
@@ -184,7 +185,7 @@ def _whole(
             return JSONResponse(fault.value("body"))
         case "truncate":
             after = None if fault.value("after") is None else fault.integer("after")
-            return Truncated({} if answer is answers.OMITTED else answer, after)
+            return Truncated(answer, after)
         case "redirect":
             place = fault.text("to", f"{state.storage_origin}{request.url.path}")
             return RedirectResponse(place, status_code=fault.integer("status"))

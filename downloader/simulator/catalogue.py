@@ -32,6 +32,7 @@ class Parameter:
     default: object
     meaning: str
     choices: tuple[str, ...] = ()
+    least: float | None = None
 
     def check(self, name: str, value: object) -> None:
         """Raise `SimulatorError` unless `value` fits."""
@@ -45,6 +46,8 @@ class Parameter:
             texts = [*value, *(text for text in value.values() if text is not None)]
         if not all(isinstance(text, str) and text.isprintable() for text in texts):
             raise SimulatorError(f"{name} must be printable text, not {value!r}")
+        if self.least is not None and isinstance(value, int | float) and value < self.least:
+            raise SimulatorError(f"{name} must be {self.least:g} or more, not {value!r}")
         if self.choices and value not in self.choices:
             raise SimulatorError(f"{name} must be one of {', '.join(self.choices)}, not {value!r}")
 
@@ -71,11 +74,13 @@ class Kind:
 UNFINISHED_SHAPES: Final = ("omit", "null", "url-null", "url-empty", "url-missing", "status")
 """How an answer may say that a run is not finished."""
 
-_SECONDS_SLOW = Parameter(float, 1.0, "seconds to wait before answering")
-_AFTER = Parameter(int, None, "bytes of the body to send first (default: half of it)")
+_SECONDS_SLOW = Parameter(float, 1.0, "seconds to wait before answering", least=0)
+_AFTER = Parameter(int, None, "bytes of the body to send first (default: half of it)", least=0)
 _AT = Parameter(str, "body", "before the status line, or in the body", ("headers", "body"))
 _WAITS: Final[Mapping[str, Parameter]] = {
-    "retry_after": Parameter(float, None, "seconds to tell the client to wait (default: not told)"),
+    "retry_after": Parameter(
+        float, None, "seconds to tell the client to wait (default: not told)", least=0
+    ),
     "form": Parameter(
         str,
         "seconds",
@@ -148,7 +153,8 @@ API_FAULTS: Final[Mapping[str, Kind]] = {
     "truncate": Kind("Content-Length says more than is sent", {"after": _AFTER}),
     "reset": Kind("the connection is reset instead of an answer"),
     "stall": Kind(
-        "no answer", {"seconds": Parameter(float, None, "then it goes on (default: never)")}
+        "no answer",
+        {"seconds": Parameter(float, None, "then it goes on (default: never)", least=0)},
     ),
     "slow": Kind("the answer is late", {"seconds": _SECONDS_SLOW}, whole_request=False),
     "redirect": Kind(
@@ -179,11 +185,13 @@ STORAGE_FAULTS: Final[Mapping[str, Kind]] = {
         {
             "at": _AT,
             "after": _AFTER,
-            "seconds": Parameter(float, None, "then it goes on (default: never)"),
+            "seconds": Parameter(float, None, "then it goes on (default: never)", least=0),
         },
     ),
     "slow": Kind("the first byte is late", {"seconds": _SECONDS_SLOW}),
-    "drip": Kind("the body comes slowly", {"rate": Parameter(float, 100.0, "bytes per second")}),
+    "drip": Kind(
+        "the body comes slowly", {"rate": Parameter(float, 100.0, "bytes per second", least=1)}
+    ),
     # framing
     "truncate": Kind(
         "the connection closes before the body is whole",
@@ -219,7 +227,7 @@ STORAGE_FAULTS: Final[Mapping[str, Kind]] = {
     "no-etag": Kind("there is no ETag"),
     "changed": Kind(
         "another object under the same name: other bytes, other ETag",
-        {"version": Parameter(int, 2, "which one; 1 is the true one")},
+        {"version": Parameter(int, 2, "which one; 1 is the true one", least=1)},
     ),
     # what comes instead of the audio
     "error-page": Kind(

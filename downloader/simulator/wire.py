@@ -61,7 +61,8 @@ class Wire:
     async def flush(self) -> None:
         """Wait until what was sent has been given to the kernel."""
         if not self.gone:
-            self._transport.set_write_buffer_limits(high=0)
+            # Not 0: a TLS transport takes an empty buffer for one at its limit, and never drains.
+            self._transport.set_write_buffer_limits(high=1, low=0)
             await self._protocol.flow.drain()
 
     async def close(self) -> None:

@@ -40,7 +40,7 @@ def _crc(data: bytes, polynomial: int, width: int) -> int:
 
 
 def _coded_number(data: bytes) -> tuple[int, int]:
-    """A number and how many bytes it takes."""
+    """Read a number and how many bytes it takes."""
     first = data[0]
     if first < 0x80:
         return first, 1

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 import httpx
 import psutil
 import pytest
+from simulator.asking import url_of
 
 from downloader.simulator.rules import Rule
-from tests.simulator.conftest import url_of
 
 if TYPE_CHECKING:
+    from simulator.asking import StartSim
+
     from downloader.simulator.server import Simulator
-    from tests.simulator.conftest import StartSim
 
 
 def test_a_file_comes_with_what_a_client_needs(sim: Simulator) -> None:

@@ -8,20 +8,20 @@ import wave
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from simulator.flac_check import decode
 
 from downloader.simulator.audio import AudioName, audio_file, audio_name
 from downloader.simulator.flac import coded_number
 from downloader.simulator.options import MIN_SIZE, SimulatorOptions
-from tests.simulator.flac_check import decode
 
 
 def named(extension: str, size: int, run_id: int = 1, **more: int) -> AudioName:
-    """A file's name with the rest filled in."""
+    """Make a file's name with the rest filled in."""
     return AudioName("text-to-sound", run_id, more.get("version", 1), extension, size)
 
 
 def whole(name: AudioName) -> bytes:
-    """The bytes of a file."""
+    """Read the bytes of a file."""
     file = audio_file(name)
     data = b"".join(file.read(0, file.size))
     assert len(data) == file.size

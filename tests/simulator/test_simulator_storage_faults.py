@@ -8,13 +8,14 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from simulator.asking import url_of
 
 from downloader.simulator.rules import Rule
-from tests.simulator.conftest import url_of
 
 if TYPE_CHECKING:
+    from simulator.asking import StartSim
+
     from downloader.simulator.server import Simulator
-    from tests.simulator.conftest import StartSim
 
 SIZE = 4096
 
@@ -25,8 +26,9 @@ def raw_get(url: str, **headers: str) -> tuple[str, dict[str, str], bytes]:
     target = url.removeprefix(f"{parts.scheme}://{parts.netloc}")
     fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+        fields += "connection: close\r\n"
         connection.sendall(
-            f"GET {target} HTTP/1.1\r\nhost: {parts.netloc}\r\nconnection: close\r\n{fields}\r\n".encode()
+            f"GET {target} HTTP/1.1\r\nhost: {parts.netloc}\r\n{fields}\r\n".encode()
         )
         received = b""
         while chunk := connection.recv(65536):
@@ -39,9 +41,15 @@ def raw_get(url: str, **headers: str) -> tuple[str, dict[str, str], bytes]:
 def received_before(error: type[Exception], url: str) -> int:
     """How many bytes of the body come before this error."""
     received = 0
-    with pytest.raises(error), httpx.stream("GET", url, timeout=0.3) as answer:
-        for chunk in answer.iter_raw():
-            received += len(chunk)
+
+    def read() -> None:
+        nonlocal received
+        with httpx.stream("GET", url, timeout=0.3) as answer:
+            for chunk in answer.iter_raw():
+                received += len(chunk)
+
+    with pytest.raises(error):
+        read()
     return received
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 from click.testing import CliRunner
+from simulator.asking import KEY
 
 from downloader.cli.simulate import simulate
-from tests.simulator.conftest import KEY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +57,7 @@ def test_it_says_where_it_is_and_stops_on_a_signal(number: signal.Signals, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--host", "0.0.0.0"], "not a loopback address"),
+        (["--host", "192.0.2.1"], "not a loopback address"),
         (["--min-size", "10"], "sizes must be"),
         (["--store", "floppy"], "is not one of"),
         (["--fail", "x"], "neither a run id nor a range"),

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from simulator.asking import ask, ask_one
 
 from downloader.simulator.rules import Rule
-from tests.simulator.conftest import ask, ask_one
 
 if TYPE_CHECKING:
-    from tests.simulator.conftest import StartSim
+    from simulator.asking import StartSim
 
 
 @pytest.mark.parametrize(

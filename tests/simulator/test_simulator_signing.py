@@ -5,14 +5,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from simulator.asking import url_of
 
 from downloader.simulator import signing
 from downloader.simulator.options import STORES
-from tests.simulator.conftest import url_of
 
 if TYPE_CHECKING:
+    from simulator.asking import StartSim
+
     from downloader.simulator.server import Simulator
-    from tests.simulator.conftest import StartSim
 
 
 @pytest.mark.parametrize("store", STORES)
@@ -107,10 +108,11 @@ def test_a_url_is_good_byte_for_byte_only(sim: Simulator, old: str, new: str) ->
     parts = urlsplit(url)
     target = url.removeprefix(f"{parts.scheme}://{parts.netloc}").replace(old, new)
 
-    answer = httpx.get(
-        sim.storage_url,
-        extensions={"target": target.encode()},  # as it is, past httpx's own ideas
-    )
+    with httpx.Client() as client:
+        request = client.build_request(
+            "GET", sim.storage_url, extensions={"target": target.encode()}
+        )
+        answer = client.send(request)  # the target goes as it is, past httpx's own ideas
 
     assert answer.status_code == 403
     assert "<Code>SignatureDoesNotMatch</Code>" in answer.text
@@ -118,10 +120,9 @@ def test_a_url_is_good_byte_for_byte_only(sim: Simulator, old: str, new: str) ->
 
 def test_a_refusal_echoes_the_signature(sim: Simulator) -> None:
     """As S3 does: whoever logs such a body leaks a secret, and a test can see it."""
-    answer = httpx.get(url_of(sim, 1) + "0")
+    url = url_of(sim, 1) + "0"
 
-    signature = url_of(sim, 1).rpartition("=")[2]
-    assert signature[:10] in answer.text or "SignatureProvided" in answer.text
+    assert url.rpartition("=")[2] in httpx.get(url).text
 
 
 def test_head_on_a_url_signed_for_get_is_refused(sim: Simulator) -> None:

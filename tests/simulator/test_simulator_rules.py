@@ -76,7 +76,7 @@ def test_what_names_no_runs_is_an_error(text: object) -> None:
 )
 def test_a_wrong_rule_is_a_clear_error(wrong: object, says: str) -> None:
     """The error names the rule by its number and says what is wrong."""
-    with pytest.raises(SimulatorError, match="^rule 2: ") as error:
+    with pytest.raises(SimulatorError, match=r"^rule 2: ") as error:
         parse_rules({"rules": [rule(), wrong]})
 
     assert says in str(error.value)
@@ -106,7 +106,7 @@ def test_a_rule_file_is_read(tmp_path: Path) -> None:
 
 
 def kinds(book: RuleBook, run_id: int, count: int) -> list[str | None]:
-    """What a run's next requests to the storage meet."""
+    """Tell what a run's next requests to the storage meet."""
     met: list[Fault | None] = [
         book.fault(Place.STORAGE, "text-to-sound", run_id) for _ in range(count)
     ]

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from camb.client import CambAI
-
-from tests.simulator.conftest import KEY, ask, ask_one
+from simulator.asking import KEY, ask, ask_one
 
 if TYPE_CHECKING:
+    from simulator.asking import StartSim
+
     from downloader.simulator.server import Simulator
-    from tests.simulator.conftest import StartSim
 
 
 @pytest.mark.parametrize(
@@ -135,9 +135,9 @@ def test_the_single_endpoint_can_say_pending(start_sim: StartSim) -> None:
 
 def test_the_official_sdk_reads_the_answers(sim: Simulator) -> None:
     """The service's own SDK finds the URLs in the bulk answer."""
-    client: Any = CambAI(api_key="any", base_url=sim.api_url)
-
-    results = client.text_to_audio.get_text_to_sound_results(run_ids=[1, 2])
+    with httpx.Client() as connection:
+        client: Any = CambAI(api_key="any", base_url=sim.api_url, httpx_client=connection)
+        results = client.text_to_audio.get_text_to_sound_results(run_ids=[1, 2])
 
     assert {int(run_id) for run_id in results} == {1, 2}
     for run_id, result in results.items():
