@@ -27,7 +27,7 @@ from downloader.rules.decisions import after_no_answer, after_verdict
 from downloader.rules.expiry import url_expires_at
 from downloader.rules.steps import PollFailed, PollLater, PollStep
 from downloader.session import Held, Mode, Trouble, jitter
-from downloader.store import blocks, polling, transfers
+from downloader.store import blocks, inspection, polling, transfers
 from downloader.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Poller:
         self._asking: dict[str, int] = {}  # runs of each batch under way, by lease
         self._key_is_good = False  # an answer has shown it, in this process
         self._last_failure: Trouble | None = None
+        self._no_room = False  # what was not claimed waits for workers, not for its time
 
     async def run(self) -> None:
         """Poll until there is nothing left to ask (`--once`), or the service stops."""
@@ -81,7 +82,9 @@ class Poller:
                     continue
                 if session.mode is Mode.ONCE and not self._asking and not await self._any_left():
                     break
-                await session.room.wait(await self._pause_seconds())
+                await session.room.wait(
+                    _LOOK_AGAIN_SECONDS if self._no_room else await self._pause_seconds()
+                )
         if session.mode is Mode.ONCE and self._last_failure and not self._key_is_good:
             session.api_trouble = session.api_trouble or self._last_failure
         session.polling_over = True
@@ -108,12 +111,14 @@ class Poller:
         free = REQUESTS_AT_ONCE - len(self._asking)
         if session.api_trouble is not None:
             free = min(free, 1 - len(self._asking))  # one request shows whether it goes on
-        if free <= 0:
+        self._no_room = free <= 0
+        if self._no_room:
             return []
         waiting = await session.in_thread(transfers.count_ready, session.database, now)
         appetite = session.settings.concurrency * BACKLOG_PER_WORKER
         room = appetite - waiting - sum(self._asking.values())
-        if room <= 0:
+        self._no_room = room <= 0
+        if self._no_room:
             return []
         limits = session.settings.limits
         batches = await session.in_thread(
@@ -195,9 +200,9 @@ class Poller:
     async def _answered(self, answer: Answered, batch: Batch, resolution: _Resolution) -> None:
         session = self._session
         self._throttle.succeeded()
+        if session.api_trouble is not None or not self._key_is_good:
+            await self._unblock()  # also what an earlier process was blocked by
         self._key_is_good = resolution.answered = True
-        if session.api_trouble is not None:
-            await self._unblock()
         if answer.unasked:
             _log.warning("api.unasked_runs", run_ids=answer.unasked)
         now = utc_now()
@@ -254,7 +259,7 @@ class Poller:
         """Tell runs that belong to somebody else from a key that opens nothing (403 is both)."""
         if not resolution.forbidden:
             return
-        if not (resolution.answered or self._key_is_good):
+        if not (resolution.answered or self._key_is_good or await self._key_opens_others()):
             await self._block("key_refused", resolution.forbidden_message)
             return
         await self._record(
@@ -267,6 +272,16 @@ class Poller:
             ],
             resolution,
         )
+
+    async def _key_opens_others(self) -> bool:
+        """Ask for a run that was saved before: known to be good, it tells of the key alone."""
+        known = await self._session.in_thread(inspection.any_done, self._session.database)
+        if known is None or known.run_type not in RUN_TYPES:
+            return False
+        await self._throttle.wait(self._session.stopping)
+        reply = await self._ask(Batch(known.run_type, (known.run_id,)))
+        self._key_is_good = isinstance(reply.judgement, Answered)
+        return self._key_is_good
 
     async def _record(
         self, steps: Iterable[tuple[RunKey, PollStep]], resolution: _Resolution

@@ -52,6 +52,7 @@ class Workers:
         self._engine = engine
         self._threads = anyio.CapacityLimiter(session.settings.concurrency)
         self._running = 0
+        self._disk_is_good = False  # a file was saved by this process
 
     async def run(self, tasks: TaskGroup) -> None:
         """Take up transfers until this call has none left, or the service stops.
@@ -78,12 +79,12 @@ class Workers:
 
     async def _take_up(self, tasks: TaskGroup) -> int:
         """Claim as many runs as there are free workers; return how many."""
-        session, now = self._session, utc_now()
+        session, now, asked_at = self._session, utc_now(), time.monotonic()
         free = session.settings.concurrency - self._running
         if session.disk_trouble is not None:
-            if not await self._may_probe():
+            if self._running or not await self._may_probe():
                 return 0
-            free = min(free, 1 - self._running)
+            free = 1
         if free <= 0:
             return 0
         ready = await session.in_thread(
@@ -103,7 +104,7 @@ class Workers:
             session.ready.set()  # there may be others behind them
         for claim in ready.claimed:
             self._running += 1
-            tasks.start_soon(self._work, claim)
+            tasks.start_soon(self._work, claim, asked_at)
         if ready.claimed or ready.expired:
             session.room.set()
         return len(ready.claimed)
@@ -118,10 +119,11 @@ class Workers:
             jitter=jitter(),
         )
 
-    async def _work(self, claim: ClaimedRun) -> None:
-        """See one claimed run through to an outcome that is recorded."""
+    async def _work(self, claim: ClaimedRun, claimed_at: float) -> None:
+        """See one run, claimed at this time of the monotonic clock, through to an outcome."""
         session, key = self._session, claim.run.key
-        guard = Guard(session.settings.lease_seconds)
+        # The lease counts from before the claim, which may have waited for the database.
+        guard = Guard(session.settings.lease_seconds - (time.monotonic() - claimed_at))
         held = Held(key, claim.lease, guard)
         session.hold(held)
         started = time.monotonic()
@@ -150,7 +152,9 @@ class Workers:
                 raise
             recorded = await self._recorder.record(key, claim.lease, step)
             if delivered is not None:
-                await anyio.to_thread.run_sync(delivered.part.discard, limiter=self._threads)
+                await session.in_thread(delivered.part.discard)
+            elif not recorded or isinstance(step, TransferFailed):  # cancelled, or given up
+                await session.in_thread(self._output.discard_parts, {key})
             await self._account(claim, step, recorded=recorded, seconds=time.monotonic() - started)
         finally:
             session.release(key, claim.lease)
@@ -203,8 +207,8 @@ class Workers:
                 log.info(
                     "run.done", bytes=step.bytes, seconds=round(seconds, 3), location=step.location
                 )
-                if self._session.disk_trouble is not None:
-                    await self._unblock()
+                if self._session.disk_trouble is not None or not self._disk_is_good:
+                    await self._unblock()  # also what an earlier process was blocked by
             case TryAgain():
                 tally.retried += 1
                 log.warning(
@@ -244,17 +248,24 @@ class Workers:
 
     async def _unblock(self) -> None:
         self._session.disk_trouble = None
+        self._disk_is_good = True
         if await self._session.in_thread(blocks.unblock, self._session.database, "disk"):
             _log.warning("service.unblocked")
 
     async def _may_probe(self) -> bool:
-        """Return whether the disk is to be tried again."""
+        """Return whether the disk is to be tried again, and can be written to at all."""
         session = self._session
         if session.mode is not Mode.FOREVER:
             return False
         known = await session.in_thread(blocks.current_blocks, session.database)
         until = next((one.until for one in known if one.scope == "disk"), None)
-        if until is None:
+        if until is not None and until > utc_now():
+            return False
+        try:
+            await session.in_thread(self._output.prepare)
+        except DiskError as error:
+            await self._block(error)
+            return False
+        if until is None:  # another process has found that it goes on
             session.disk_trouble = None
-            return True
-        return until <= utc_now()
+        return True

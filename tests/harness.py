@@ -104,6 +104,12 @@ class Service:
         """Run the service to its end."""
         return service.run(replace(self.settings, **changes), self.database, mode, Silent())
 
+    def count(self, table: str) -> int:
+        """Count the rows of a table."""
+        with self.database.read() as connection:
+            found = connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar()  # noqa: S608 - the tests' own text
+        return int(found or 0)
+
     def rows(self, columns: str = "*", where: str = "1") -> list[tuple[Any, ...]]:
         """Query `runs`."""
         with self.database.read() as connection:

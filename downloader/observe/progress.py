@@ -31,7 +31,9 @@ class Snapshot:
 class Reporter(Protocol):
     """Shows snapshots, one every `every_seconds`."""
 
-    every_seconds: ClassVar[float]
+    @property
+    def every_seconds(self) -> float:
+        """How often to show one; seconds."""
 
     def show(self, snapshot: Snapshot) -> None:
         """Show how it stands now."""
@@ -96,7 +98,7 @@ class Bars:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        for bar in (self._bytes, self._runs):
+        for bar in (self._runs, self._bytes):
             if bar is not None:
                 bar.close()
 

@@ -75,6 +75,15 @@ def any_unfinished(database: Database) -> bool:
         )
 
 
+def any_done(database: Database) -> RunKey | None:
+    """Return a run that is done, None where none is."""
+    with database.read() as connection:
+        row = connection.execute(
+            sa.select(runs.c.run_type, runs.c.run_id).where(in_state(State.DONE)).limit(1)
+        ).first()
+    return None if row is None else RunKey(*row)
+
+
 def list_runs(
     database: Database, *, state: State | None, run_type: str | None, limit: int | None
 ) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,306 @@
+"""The program as a person, cron and systemd run it: processes, signals, exit codes, silence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import trustme
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable
+
+    from harness import Program, StartSimulator
+
+    from downloader.simulator.server import Simulator
+
+MB = 1_000_000
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait for a condition while a process runs; the suite's own time-out ends a vain wait."""
+    pause = threading.Event()
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        pause.wait(0.02)
+
+
+def assert_saved(program: Program, simulator: Simulator, run_ids: range) -> None:
+    """Assert that these runs are done and their files are the simulator's."""
+    rows = program.query("SELECT run_id, state, location, bytes, sha256 FROM runs ORDER BY run_id")
+    assert [row[0] for row in rows] == list(run_ids)
+    for run_id, state, location, size, digest in rows:
+        assert state == "done"
+        content = Path(location).read_bytes()
+        assert content == simulator.audio(run_id)
+        assert (len(content), hashlib.sha256(content).hexdigest()) == (size, digest)
+
+
+def submit(program: Program, run_ids: range) -> None:
+    """Submit runs on standard input."""
+    done = program("submit", "--file", "-", stdin="\n".join(map(str, run_ids)))
+    assert done.returncode == 0, done.stderr
+
+
+def test_cron_is_silent(program: Program, start_simulator: StartSimulator) -> None:
+    """`--once` twice off a terminal: silent, exit 0, and the second has nothing to do."""
+    simulator = start_simulator()
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submit(program, range(1, 13))
+    for _ in range(2):
+        done = program("run", "--once")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert_saved(program, simulator, range(1, 13))
+    assert simulator.stats()["storage"]["requests"] == 12
+
+
+def test_exit_code_of_failures(program: Program, start_simulator: StartSimulator) -> None:
+    """A failed run ends `--drain` with exit 1 and lines that say which, why, and where to look."""
+    fault = {"kind": "word", "word": "ERROR", "reason": "No such sound"}
+    simulator = start_simulator(rules=[{"runs": [2], "where": "api", "fault": fault}])
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submit(program, range(1, 4))
+    done = program("run", "--drain")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "run_id=2" in done.stderr
+    assert "No such sound" in done.stderr
+    assert done.stderr.endswith("downloader: 1 run failed; see `downloader list --state failed`.\n")
+    assert "2  failed" in program("list", "--state", "failed").stdout
+
+
+def test_exit_code_of_a_refused_key(program: Program, start_simulator: StartSimulator) -> None:
+    """A refused key ends `--once` and `--drain` with exit 3, and `status` tells."""
+    simulator = start_simulator(api_key="another-key")
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submit(program, range(1, 8))
+    for mode in ("--once", "--drain"):
+        done = program("run", mode)
+        assert done.returncode == 3
+        assert "refused the API key" in done.stderr
+        assert "test-key" not in done.stderr
+    status = json.loads(program("status", "--json").stdout)
+    assert status["blocked"]["reason"] == "key_refused"
+    assert status["runs"]["pending"] == 7
+    program.env["CAMB_API_KEY"] = "another-key"
+    assert program("run", "--drain").returncode == 0
+    assert json.loads(program("status", "--json").stdout)["blocked"] is None
+
+
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_then_resumed(
+    program: Program, start_simulator: StartSimulator, interrupt: signal.Signals
+) -> None:
+    """A signal cuts transfers off after the grace time; the next call resumes them by Range."""
+    simulator = start_simulator(min_size=8 * MB, max_size=9 * MB, bandwidth=4.0 * MB)
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submit(program, range(1, 4))
+    parts = program.output / ".partial"
+
+    def sizes() -> list[int]:
+        return [part.stat().st_size for part in parts.glob("*.part")] if parts.exists() else []
+
+    with program.start("run", "--drain", "--grace", "0") as process:
+        wait_until(lambda: len(sizes()) == 3 and min(sizes()) > 2 * MB, process)
+        process.send_signal(interrupt)
+        _, err = process.communicate()
+    assert process.returncode == 4
+    assert f"stopped early ({interrupt.name}); runs are left" in err
+    assert len(sizes()) == 3
+    rows = program.query("SELECT state, lease_owner, attempts FROM runs")
+    assert rows == [("ready", None, 0)] * 3
+    simulator.set_options(type(simulator.options)(min_size=8 * MB, max_size=9 * MB))
+    simulator.reset_stats()
+    done = program("run", "--drain")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert_saved(program, simulator, range(1, 4))
+    by_run = simulator.stats()["storage"]["by_run"]
+    assert by_run == {str(run_id): {"full": 0, "ranged": 1} for run_id in range(1, 4)}
+    assert sizes() == []
+
+
+def test_transfers_end_within_the_grace_time(
+    program: Program, start_simulator: StartSimulator
+) -> None:
+    """On SIGTERM what is running is finished and nothing new is begun."""
+    simulator = start_simulator(min_size=2 * MB, max_size=2 * MB, bandwidth=2.0 * MB)
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submit(program, range(1, 11))
+
+    def running() -> int:
+        [(number,)] = program.query("SELECT count(*) FROM runs WHERE state = 'downloading'")
+        return int(number)
+
+    with program.start("run", "--concurrency", "2") as process:
+        wait_until(lambda: running() == 2, process)
+        process.terminate()
+        _, err = process.communicate()
+    assert process.returncode == 0, err  # a daemon that was asked to end
+    states = dict(program.query("SELECT state, count(*) FROM runs GROUP BY state"))
+    assert states["done"] in (2, 3, 4)  # one more each, where one ended just before the signal
+    assert "downloading" not in states
+    assert program.query("SELECT count(*) FROM runs WHERE lease_owner IS NOT NULL") == [(0,)]
+
+
+def test_a_second_signal_ends_at_once(program: Program, start_simulator: StartSimulator) -> None:
+    """A second Ctrl-C cuts running transfers off, harmlessly: no lease, no wrong row is left."""
+    simulator = start_simulator(
+        rules=[{"runs": "*", "where": "storage", "fault": {"kind": "stall"}}],
+        min_size=2 * MB,
+        max_size=2 * MB,
+    )
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submit(program, range(1, 4))
+    seen: list[str] = []
+
+    with program.start("run", "--drain", "--grace", "1h", "--stall", "1h") as process:
+        assert process.stderr is not None
+        parts = program.output / ".partial"
+        wait_until(
+            lambda: parts.exists() and sum(p.stat().st_size > 0 for p in parts.iterdir()) == 3,
+            process,
+        )
+        process.send_signal(signal.SIGINT)
+        seen.append(process.stderr.readline())  # the first signal has been heard
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+    assert "service.stopping" in seen[0]
+    assert process.returncode == 4
+    assert program.query("SELECT state, lease_owner FROM runs") == [("ready", None)] * 3
+
+
+def test_killed_and_rescued(program: Program, start_simulator: StartSimulator) -> None:
+    """After SIGKILL the leases run out, and the next process saves everything."""
+    simulator = start_simulator(min_size=3 * MB, max_size=3 * MB, bandwidth=1.0 * MB)
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submit(program, range(1, 6))
+    parts = program.output / ".partial"
+    with program.start("run", "--drain", "--lease", "1") as process:
+        wait_until(
+            lambda: parts.exists() and sum(p.stat().st_size > MB for p in parts.iterdir()) >= 3,
+            process,
+        )
+        process.kill()
+    simulator.set_options(type(simulator.options)(min_size=3 * MB, max_size=3 * MB))
+    done = program("run", "--drain", "--lease", "1")
+    assert done.returncode == 0, done.stderr
+    assert_saved(program, simulator, range(1, 6))
+    assert list(parts.iterdir()) == []
+    reasons = {reason for (reason,) in program.query("SELECT reason FROM run_events")}
+    assert "lease_ran_out" in reasons
+
+
+def test_max_duration(program: Program, start_simulator: StartSimulator) -> None:
+    """`--max-duration` ends a drain in peace, with exit 4 where runs are left."""
+    simulator = start_simulator(rules=[{"runs": [1], "where": "api", "fault": {"kind": "pending"}}])
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submit(program, range(1, 4))
+    done = program("run", "--drain", "--max-duration", "1s", "--grace", "0")
+    assert done.returncode == 4
+    states = dict(program.query("SELECT run_id, state FROM runs"))
+    assert states == {1: "pending", 2: "done", 3: "done"}
+
+
+def test_cancel_ends_a_running_transfer(program: Program, start_simulator: StartSimulator) -> None:
+    """`cancel` reaches a transfer that is running in another process; its bytes go."""
+    simulator = start_simulator(
+        rules=[{"runs": [2], "where": "storage", "fault": {"kind": "stall"}}],
+        min_size=2 * MB,
+        max_size=2 * MB,
+    )
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submit(program, range(1, 4))
+
+    def state() -> tuple[Any, ...]:
+        return program.query("SELECT state FROM runs WHERE run_id = 2")[0]
+
+    with program.start("run", "--drain", "--stall", "1h") as process:
+        wait_until(lambda: state() == ("downloading",), process)
+        assert program("cancel", "2").stdout == "cancelled 1\n"
+        _, err = process.communicate()
+    assert process.returncode == 0, err
+    states = dict(program.query("SELECT run_id, state FROM runs"))
+    assert states == {1: "done", 2: "cancelled", 3: "done"}
+    assert list((program.output / ".partial").iterdir()) == []
+
+
+def test_several_processes_share_the_work(
+    program: Program, start_simulator: StartSimulator
+) -> None:
+    """Three processes on one database fetch each file once."""
+    simulator = start_simulator(storage_latency=0.01)
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submit(program, range(1, 151))
+    running = [program.start("run", "--drain") for _ in range(3)]
+    for process in running:
+        with process:
+            _, err = process.communicate()
+            assert (process.returncode, err) == (0, "")
+    assert_saved(program, simulator, range(1, 151))
+    assert simulator.stats()["storage"]["requests"] == 150
+
+
+def test_tls(program: Program, start_simulator: StartSimulator, tmp_path: Path) -> None:
+    """With a CA named by SSL_CERT_FILE everything is saved over TLS; without it nothing is sent."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    pem, ca = tmp_path / "server.pem", tmp_path / "ca.pem"
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(pem))
+    authority.cert_pem.write_to_path(str(ca))
+    simulator = start_simulator(certfile=pem)
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submit(program, range(1, 8))
+    untrusted = program("run", "--once")
+    assert untrusted.returncode == 3
+    assert "certificate verify failed" in untrusted.stderr
+    assert simulator.stats()["api"]["requests"] == 0
+    program.env["SSL_CERT_FILE"] = str(ca)
+    # The runs were put off; a drain waits for them.
+    assert program("run", "--drain").returncode == 0
+    assert_saved(program, simulator, range(1, 8))
+
+
+def test_submit_twice(program: Program, start_simulator: StartSimulator) -> None:
+    """Runs that are done stay done when they are submitted again, and are not fetched again."""
+    simulator = start_simulator()
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submit(program, range(1, 4))
+    program("run", "--drain")
+    again = program("submit", "1", "2", "3", "4")
+    assert again.stdout == "submitted 1 new, 3 already tracked\n"
+    program("run", "--drain")
+    assert_saved(program, simulator, range(1, 5))
+    assert simulator.stats()["storage"]["requests"] == 4
+
+
+def test_ten_thousand_runs_in_flat_memory(
+    program: Program, start_simulator: StartSimulator
+) -> None:
+    """10,000 runs of 1 KB are drained by one process whose memory does not grow with them."""
+    simulator = start_simulator(min_size=1_000, max_size=1_100)
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submit(program, range(1, 10_001))
+    resident: dict[int, int] = {}
+
+    def done() -> int:
+        [(number,)] = program.query("SELECT count(*) FROM runs WHERE state = 'done'")
+        return int(number)
+
+    with program.start("run", "--drain", "--concurrency", "16") as process:
+        measured = psutil.Process(process.pid)
+        for target in (2_000, 9_500):
+            wait_until(lambda: done() >= target, process)  # noqa: B023 - waited for at once
+            resident[target] = measured.memory_info().rss
+        _, err = process.communicate()
+    assert (process.returncode, err) == (0, "")
+    assert done() == 10_000
+    assert resident[9_500] - resident[2_000] < 10 * MB, resident
+    stats = simulator.stats()
+    assert stats["storage"]["requests"] == 10_000
+    assert stats["api"]["requests"] == 2_000
