@@ -1,0 +1,269 @@
+"""What the documentation says, done: its commands, queries, examples and links."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from downloader.cli.options import read_configuration
+from downloader.rules.states import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from harness import Program, StartSimulator
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def blocks(page: str, mark: str) -> list[str]:
+    """Return the code blocks of a page that stand behind a mark."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.findall(rf"<!-- {re.escape(mark)} -->\n```\w+\n(.+?)\n```", text, re.DOTALL)
+    assert found, f"{page} has no block marked {mark!r}"
+    return found
+
+
+def command(page: str, name: str) -> str:
+    """Return the one command of a page that has this name."""
+    [text] = blocks(page, f"command: {name}")
+    return text
+
+
+def shell(program: Program, text: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a reader of the documentation would, with the program on the PATH."""
+    binaries = Path(sys.executable).parent
+    environment = program.environment()
+    environment["PATH"] = f"{binaries}{os.pathsep}{environment['PATH']}"
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],  # noqa: S607 - bash is what CI needs as well
+        env=environment,
+        cwd=program.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy what git tracks, and what it would track, into a fresh folder."""
+    target = tmp_path_factory.mktemp("checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target
+
+
+@pytest.fixture(scope="module")
+def installed(checkout: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Run the README's first command in a fresh checkout: it builds a wheel and installs it."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("DOWNLOADER_", "CAMB_", "PYTHON", "VIRTUAL_ENV"))
+    }
+    text = command("README.md", "demo")
+    # The interpreter that runs the tests, where it has another name than the README's.
+    text = text.replace(
+        "python3.11", sys.executable if shutil.which("python3.11") is None else "python3.11"
+    )
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", text],  # noqa: S607 - as above
+        cwd=checkout,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+    return checkout / ".venv", done
+
+
+def assert_demo(done: subprocess.CompletedProcess[str], runs: int) -> None:
+    """Assert that a demo has shown what it promises, and that its files are there."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Submitted {runs} runs" in done.stdout
+    assert f"Saved {runs - 1} files" in done.stdout
+    assert "Failed: 1" in done.stdout
+    assert "provider_failed" in done.stdout
+    assert "Traceback" not in done.stderr
+    found = re.search(r'sqlite3 (\S+) "(SELECT .+)"', done.stdout)
+    assert found
+    connection = sqlite3.connect(found[1])
+    rows = connection.execute(found[2]).fetchall()
+    connection.close()
+    assert len(rows) == runs
+    locations = [Path(row[-1]) for row in rows if row[-1] is not None]
+    assert len(locations) == runs - 1
+    assert all(path.stat().st_size >= 190_000 for path in locations)
+    assert {path.suffix for path in locations} <= {".wav", ".flac"}
+    shutil.rmtree(Path(found[1]).parent)
+
+
+def test_the_demo_command(installed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    """The README's first command installs the program and does the main job."""
+    assert_demo(installed[1], 24)
+
+
+def test_the_wheel_works_from_anywhere(
+    installed: tuple[Path, subprocess.CompletedProcess[str]], program: Program
+) -> None:
+    """The installed wheel has its migrations with it: started from `/`, it does the main job."""
+    environment, _ = installed
+    where = subprocess.run(
+        [environment / "bin/python", "-c", "import downloader; print(downloader.__file__)"],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "site-packages" in where
+    done = subprocess.run(
+        [environment / "bin/downloader", "demo", "--runs", "8"],
+        cwd="/",
+        env=program.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert_demo(done, 8)
+
+
+def test_the_usage_commands(program: Program, start_simulator: StartSimulator) -> None:
+    """The README's commands for the real thing work, line by line."""
+    simulator = start_simulator()
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    (program.folder / "ids.txt").write_text("12345\n67890\n")
+    lines = [line for line in command("README.md", "usage").splitlines() if "export" not in line]
+    assert len(lines) == 5
+    for line in lines:
+        done = shell(program, line)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    assert dict(program.query("SELECT run_id, state FROM runs")) == {12345: "done", 67890: "done"}
+
+
+def test_the_simulator_commands(program: Program) -> None:
+    """The README's simulator serves a drain with faults."""
+    serve, drain = command("README.md", "simulate").splitlines()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    assert "8400" in serve
+    assert "8400" in drain
+    arguments = serve.replace("8400", port).split()[1:]
+    assert program("submit", *map(str, range(1, 13))).returncode == 0
+    with program.start(*arguments) as simulator:
+        assert simulator.stdout is not None
+        while "Ready" not in (line := simulator.stdout.readline()):
+            assert line, "the simulator has ended"
+        done = shell(program, drain.replace("8400", port))
+        simulator.terminate()
+        simulator.communicate()
+    assert done.returncode == 0, done.stderr
+    assert program.query("SELECT count(*) FROM runs WHERE state = 'done'") == [(12,)]
+
+
+def test_the_queries(program: Program, start_simulator: StartSimulator) -> None:
+    """Every query of the README runs on a database that has seen work, and finds something."""
+    fault = {"kind": "word", "word": "ERROR"}
+    simulator = start_simulator(
+        rules=[
+            {"runs": [2], "where": "api", "fault": fault},
+            {"runs": [3], "where": "storage", "fault": {"kind": "status", "status": 500}},
+        ]
+    )
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program("submit", "1", "2", "3", "12345")
+    program("run", "--once")
+    queries = blocks("README.md", "query")
+    assert len(queries) == 5
+    for query in queries:
+        assert program.query(query), query
+    sql = re.search(r'"(SELECT .+?)"', command("docs/commands.md", "query"))
+    assert sql
+    assert program.query(sql[1])
+
+
+def test_the_json_examples(program: Program, start_simulator: StartSimulator) -> None:
+    """The JSON that the documentation shows has the keys that the program prints."""
+    simulator = start_simulator(api_key="another")
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submitted = json.loads(program("submit", "1", "2", "--json").stdout)
+    program("run", "--once")
+    status = json.loads(program("status", "--json").stdout)
+    page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    shown = [json.loads(text) for text in re.findall(r"```json\n(.+?)\n```", page, re.DOTALL)]
+    assert [shape(example) for example in shown] == [shape(submitted), shape(status)]
+    assert set(status["runs"]) == {state.value for state in State}
+
+
+def shape(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Return the keys of JSON, without its values."""
+    return {key: shape(item) for key, item in value.items()} if isinstance(value, dict) else None
+
+
+def test_the_configuration_example(tmp_path: Path) -> None:
+    """The documented configuration file is one that the program takes."""
+    [text] = blocks("docs/commands.md", "file: config.toml")
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    expected = {name: str(value) for name, value in tomllib.loads(text).items()}
+    assert read_configuration(str(path)) == expected
+
+
+def test_the_error_codes() -> None:
+    """Every documented error code is one that the program gives."""
+    page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    table = page[page.index("## Error codes") : page.index("## Configuration")]
+    codes = {
+        code
+        for row in re.findall(r"^\| (`.+?) \|", table, re.MULTILINE)
+        for code in re.findall(r"`(\w+)`", row)
+    }
+    source = "\n".join(path.read_text() for path in (ROOT / "downloader").rglob("*.py"))
+    assert len(codes) > 30
+    assert {code for code in codes if f'"{code}"' not in source} == set()
+
+
+def test_continuous_integration_runs_the_test_command() -> None:
+    """CI runs the README's own test command, and CONTRIBUTING names the one command for all."""
+    assert command("README.md", "test").endswith("&& .venv/bin/pytest")
+    assert "readme_command test" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert command("CONTRIBUTING.md", "check") == ".ci/run"
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+
+
+def links(page: Path) -> Iterator[str]:
+    """Yield the links of a page that lead into the repository."""
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            yield target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links(page: Path) -> None:
+    """Every link of a page leads to a file that is there."""
+    for target in links(page):
+        assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
