@@ -26,7 +26,8 @@ from downloader.worker import Workers
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from downloader.session import Tally, Trouble
+    from downloader.gate import Trouble
+    from downloader.session import Tally
     from downloader.settings import Settings
     from downloader.store.database import Database
 
@@ -85,7 +86,7 @@ async def serve(settings: Settings, database: Database, mode: Mode, reporter: Re
         client.close()
         engine.close()
     left = await session.in_thread(inspection.any_unfinished, database)
-    return Result(session.tally, stopped, left, session.disk_trouble or session.api_trouble)
+    return Result(session.tally, stopped, left, session.trouble)
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -144,7 +145,7 @@ class _Service:
     async def _show(self) -> None:
         session = self._session
         held = list(session.held())
-        trouble = session.disk_trouble or session.api_trouble
+        trouble = session.trouble
         self._reporter.show(
             Snapshot(
                 done=session.tally.done,

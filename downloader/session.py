@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -13,12 +12,14 @@ import anyio
 import anyio.to_thread
 
 from downloader.clock import utc_now
+from downloader.gate import Gate
 from downloader.store.leases import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
+    from downloader.gate import Trouble
     from downloader.rules.states import RunKey
     from downloader.settings import Settings
     from downloader.store.database import Database
@@ -82,14 +83,6 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Trouble:
-    """Why the service as a whole cannot go on, in words for a person."""
-
-    reason: str
-    message: str
-
-
-@dataclass(slots=True)
 class Session:
     """One service on one database."""
 
@@ -100,16 +93,26 @@ class Session:
     owner: Owner = field(default_factory=Owner)
     tally: Tally = field(default_factory=Tally)
     clock_offset: timedelta = timedelta()
-    api_trouble: Trouble | None = None
-    disk_trouble: Trouble | None = None
     polling_over: bool = False
     stopping: anyio.Event = field(default_factory=anyio.Event)
     ready: Signal = field(default_factory=Signal)  # a worker may find something
     room: Signal = field(default_factory=Signal)  # the poller may ask for more
+    api: Gate = field(init=False)
+    disk: Gate = field(init=False)
     _held: dict[tuple[RunKey, str], Held] = field(default_factory=dict)
     _threads: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(_STORE_THREADS)
     )
+
+    def __post_init__(self) -> None:
+        """Make the two gates that the service has to pass."""
+        self.api = Gate(self.database, "api", self.in_thread)
+        self.disk = Gate(self.database, "disk", self.in_thread)
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why the service cannot go on, None where it can."""
+        return self.disk.trouble or self.api.trouble
 
     @property
     def cutoff(self) -> datetime | None:
@@ -148,8 +151,3 @@ class Session:
         self.stopping.set()
         self.ready.set()
         self.room.set()
-
-
-def jitter() -> float:
-    """Return a random number in [0, 1): the one source of randomness for the rules."""
-    return random.random()  # noqa: S311 - spreads load, guards nothing

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -12,11 +11,12 @@ import anyio.to_thread
 import structlog
 
 from downloader.clock import utc_now
-from downloader.rules.backoff import probe_delay_seconds
+from downloader.gate import Trouble
+from downloader.jitter import jitter
 from downloader.rules.decisions import Spent, after_problem, before_transfer
 from downloader.rules.steps import NewUrl, Published, PutBack, TransferFailed, TryAgain
-from downloader.session import Held, Mode, Trouble, jitter
-from downloader.store import blocks, inspection, transfers
+from downloader.session import Held, Mode
+from downloader.store import inspection, transfers
 from downloader.transfer.engine import TransferError
 from downloader.transfer.guard import Guard, Interrupted
 from downloader.transfer.part import DiskError
@@ -52,7 +52,6 @@ class Workers:
         self._engine = engine
         self._threads = anyio.CapacityLimiter(session.settings.concurrency)
         self._running = 0
-        self._disk_is_good = False  # a file was saved by this process
 
     async def run(self, tasks: TaskGroup) -> None:
         """Take up transfers until this call has none left, or the service stops.
@@ -71,9 +70,9 @@ class Workers:
         session = self._session
         if session.mode is Mode.FOREVER or self._running:
             return False
-        if session.disk_trouble is not None:
+        if session.disk.trouble is not None:
             return True
-        if session.mode is Mode.ONCE or session.api_trouble is not None:
+        if session.mode is Mode.ONCE or session.api.trouble is not None:
             return last_look
         return not await session.in_thread(inspection.any_unfinished, session.database)
 
@@ -81,7 +80,7 @@ class Workers:
         """Claim as many runs as there are free workers; return how many."""
         session, now, asked_at = self._session, utc_now(), time.monotonic()
         free = session.settings.concurrency - self._running
-        if session.disk_trouble is not None:
+        if session.disk.trouble is not None:
             if self._running or not await self._may_probe():
                 return 0
             free = 1
@@ -144,7 +143,8 @@ class Workers:
             except Interrupted:
                 step = PutBack(utc_now(), "interrupted")
             except DiskError as error:
-                step = PutBack(await self._block(error), error.reason)
+                until = await session.disk.shut(Trouble(error.reason, error.message))
+                step = PutBack(until, error.reason)
             except anyio.get_cancelled_exc_class():
                 guard.cancel()
                 with anyio.CancelScope(shield=True):
@@ -207,8 +207,7 @@ class Workers:
                 log.info(
                     "run.done", bytes=step.bytes, seconds=round(seconds, 3), location=step.location
                 )
-                if self._session.disk_trouble is not None or not self._disk_is_good:
-                    await self._unblock()  # also what an earlier process was blocked by
+                await self._session.disk.passed()
             case TryAgain():
                 tally.retried += 1
                 log.warning(
@@ -226,46 +225,17 @@ class Workers:
             case PutBack():
                 log.info("run.put_back", reason=step.reason)
 
-    async def _block(self, error: DiskError) -> datetime:
-        """Stop transfers for everybody on this database; return when to try again."""
-        session, now = self._session, utc_now()
-        known = await session.in_thread(blocks.current_blocks, session.database)
-        probes = max((one.probes for one in known if one.scope == "disk"), default=0)
-        until = now + timedelta(seconds=probe_delay_seconds(probes, jitter()))
-        await session.in_thread(
-            blocks.block,
-            session.database,
-            "disk",
-            error.reason,
-            error.message,
-            now=now,
-            until=until,
-        )
-        if session.disk_trouble is None:
-            _log.error("service.blocked", reason=error.reason, message=error.message)
-        session.disk_trouble = Trouble(error.reason, error.message)
-        return until
-
-    async def _unblock(self) -> None:
-        self._session.disk_trouble = None
-        self._disk_is_good = True
-        if await self._session.in_thread(blocks.unblock, self._session.database, "disk"):
-            _log.warning("service.unblocked")
-
     async def _may_probe(self) -> bool:
         """Return whether the disk is to be tried again, and can be written to at all."""
         session = self._session
         if session.mode is not Mode.FOREVER:
             return False
-        known = await session.in_thread(blocks.current_blocks, session.database)
-        until = next((one.until for one in known if one.scope == "disk"), None)
+        until = await session.disk.shut_until()
         if until is not None and until > utc_now():
             return False
         try:
             await session.in_thread(self._output.prepare)
         except DiskError as error:
-            await self._block(error)
+            await session.disk.shut(Trouble(error.reason, error.message))
             return False
-        if until is None:  # another process has found that it goes on
-            session.disk_trouble = None
         return True

@@ -1,0 +1,238 @@
+"""Asking for one claimed batch until every run of it is judged, and recording each judgement."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from downloader.camb.client import Reply
+from downloader.camb.run_types import RUN_TYPES
+from downloader.clock import utc_now
+from downloader.gate import Trouble
+from downloader.jitter import jitter
+from downloader.rules.answers import (
+    Answered,
+    Blocked,
+    Finished,
+    Forbidden,
+    RetryLater,
+    Suspect,
+)
+from downloader.rules.batching import Batch, split
+from downloader.rules.decisions import after_no_answer, after_verdict
+from downloader.rules.expiry import url_expires_at
+from downloader.rules.steps import PollFailed, PollLater, PollStep
+from downloader.store import inspection, polling
+from downloader.throttle import Throttle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from downloader.camb.client import ApiClient
+    from downloader.rules.states import RunKey
+    from downloader.session import Session
+    from downloader.store.polling import ClaimedBatch, DueRun
+
+_log = structlog.get_logger(__name__)
+
+REQUESTS_AT_ONCE: Final = 4
+
+_ANSWER_DEADLINE_SECONDS: Final = 45.0
+"""The whole of a request; the client's own time-outs, each for one operation, come first."""
+
+
+class Inquiries:
+    """Puts claimed batches to the API, at one pace for all of them."""
+
+    def __init__(self, session: Session, client: ApiClient) -> None:
+        self._session = session
+        self._client = client
+        self._throttle = Throttle()
+        self._threads = anyio.CapacityLimiter(REQUESTS_AT_ONCE)
+        self.key_is_good = False  # an answer has shown it, in this process
+        self.last_failure: Trouble | None = None
+
+    @property
+    def failures(self) -> int:
+        """How many answers in a row were of no use."""
+        return self._throttle.failures
+
+    async def resolve(self, claimed: ClaimedBatch) -> None:
+        """Ask for a batch, in parts where it is refused, until every run of it is judged."""
+        resolution = _Resolution(claimed)
+        stopping = self._session.stopping
+        try:
+            while resolution.left:
+                await self._throttle.wait(stopping)
+                if stopping.is_set():
+                    break
+                batch = resolution.left.popleft()
+                reply = await self._ask(batch)
+                if not await self._take(reply, batch, resolution):
+                    break
+            await self._judge_forbidden(resolution)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._give_back(resolution)
+
+    async def _ask(self, batch: Batch) -> Reply:
+        self._session.tally.requests += 1
+        with anyio.move_on_after(_ANSWER_DEADLINE_SECONDS):
+            reply = await anyio.to_thread.run_sync(
+                self._client.ask, batch, limiter=self._threads, abandon_on_cancel=True
+            )
+            self._session.note_clock_offset(reply.clock_offset)
+            return reply
+        said = f"The API did not answer in {_ANSWER_DEADLINE_SECONDS:g} seconds."
+        return Reply(RetryLater("api_unreachable", said))
+
+    async def _take(self, reply: Reply, batch: Batch, resolution: _Resolution) -> bool:
+        """Act on one answer; False where the rest of the batch need not be asked for."""
+        match reply.judgement:
+            case Answered():
+                await self._answered(reply.judgement, batch, resolution)
+            case Suspect() | Forbidden() if len(batch.run_ids) > 1:
+                # One run of it may be the culprit: the others shall not wait for it.
+                halves = [Batch(batch.run_type, half) for half in split(batch.run_ids)]
+                resolution.left.extendleft(reversed(halves))
+            case Forbidden():
+                resolution.forbidden.extend(batch.run_ids)
+                resolution.forbidden_message = reply.judgement.message
+            case Suspect(error_code=code, message=message):
+                await self._no_answer(RetryLater(code, message), batch, resolution)
+            case Blocked(reason=reason, message=message):
+                await self._session.api.shut(Trouble(reason, message))
+                return False
+            case RetryLater():
+                await self._no_answer(reply.judgement, batch, resolution)
+        return True
+
+    async def _answered(self, answer: Answered, batch: Batch, resolution: _Resolution) -> None:
+        session = self._session
+        self._throttle.succeeded()
+        self.key_is_good = resolution.answered = True
+        await session.api.passed()
+        if answer.unasked:
+            _log.warning("api.unasked_runs", run_ids=answer.unasked)
+        now = utc_now()
+        steps: list[tuple[RunKey, PollStep]] = []
+        for run_id in batch.run_ids:
+            run, verdict = resolution.runs[run_id], answer.verdicts[run_id]
+            step = after_verdict(
+                verdict,
+                polls=run.polls,
+                submitted_at=run.submitted_at,
+                limits=session.settings.limits,
+                now=now,
+                jitter=jitter(),
+                clock_offset=session.clock_offset,
+                expires_at=url_expires_at(verdict.url) if isinstance(verdict, Finished) else None,
+            )
+            steps.append((run.key, step))
+        await self._record(steps, resolution)
+        if any(isinstance(verdict, Finished) for verdict in answer.verdicts.values()):
+            session.ready.set()
+
+    async def _no_answer(self, answer: RetryLater, batch: Batch, resolution: _Resolution) -> None:
+        """Put a batch off; nothing is known of its runs, and none is blamed."""
+        pause = self._throttle.failed(
+            answer.retry_after_seconds, slow_all=answer.slow_all, jitter=jitter()
+        )
+        self.last_failure = Trouble(answer.error_code, answer.message)
+        _log.warning(
+            "api.no_answer",
+            error_code=answer.error_code,
+            message=answer.message,
+            run_ids=batch.run_ids,
+            pause_seconds=round(pause, 1),
+        )
+        steps: list[tuple[RunKey, PollStep]] = []
+        for run_id in batch.run_ids:
+            run = resolution.runs[run_id]
+            step = after_no_answer(
+                answer.error_code,
+                answer.message,
+                polls=run.polls,
+                retry_after_seconds=answer.retry_after_seconds,
+                limits=self._session.settings.limits,
+                now=utc_now(),
+                jitter=jitter(),
+            )
+            steps.append((run.key, step))
+        await self._record(steps, resolution)
+
+    async def _judge_forbidden(self, resolution: _Resolution) -> None:
+        """Tell runs that belong to somebody else from a key that opens nothing (403 is both)."""
+        if not resolution.forbidden:
+            return
+        message = resolution.forbidden_message
+        if not (resolution.answered or self.key_is_good or await self._key_opens_others()):
+            await self._session.api.shut(Trouble("key_refused", message))
+            return
+        await self._record(
+            [
+                (resolution.runs[run_id].key, PollFailed("forbidden", message))
+                for run_id in resolution.forbidden
+            ],
+            resolution,
+        )
+
+    async def _key_opens_others(self) -> bool:
+        """Ask for a run that was saved before: known to be good, it tells of the key alone."""
+        known = await self._session.in_thread(inspection.any_done, self._session.database)
+        if known is None or known.run_type not in RUN_TYPES:
+            return False
+        await self._throttle.wait(self._session.stopping)
+        reply = await self._ask(Batch(known.run_type, (known.run_id,)))
+        self.key_is_good = isinstance(reply.judgement, Answered)
+        return self.key_is_good
+
+    async def _record(
+        self, steps: Iterable[tuple[RunKey, PollStep]], resolution: _Resolution
+    ) -> None:
+        steps = list(steps)
+        session = self._session
+        await session.in_thread(
+            polling.record_polls, session.database, resolution.lease, steps, utc_now()
+        )
+        for key, step in steps:
+            resolution.unjudged.discard(key.run_id)
+            session.release(key, resolution.lease)
+            if isinstance(step, PollFailed):
+                session.tally.failed += 1
+                _log.warning(
+                    "run.failed",
+                    run_id=key.run_id,
+                    error_code=step.error_code,
+                    message=step.error_message,
+                )
+
+    async def _give_back(self, resolution: _Resolution) -> None:
+        """Let go of what was claimed and not judged: it counts as never asked for."""
+        if not resolution.unjudged:
+            return
+        now = utc_now()
+        await self._record(
+            [
+                (resolution.runs[run_id].key, PollLater(now, asked=False))
+                for run_id in sorted(resolution.unjudged)
+            ],
+            resolution,
+        )
+
+
+class _Resolution:
+    """How far a claimed batch has got."""
+
+    def __init__(self, claimed: ClaimedBatch) -> None:
+        self.lease = claimed.lease
+        self.runs: dict[int, DueRun] = {run.key.run_id: run for run in claimed.runs}
+        self.left = deque([claimed.batch])
+        self.unjudged = set(self.runs)
+        self.forbidden: list[int] = []
+        self.forbidden_message = ""
+        self.answered = False
