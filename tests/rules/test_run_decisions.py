@@ -1,0 +1,200 @@
+"""What becomes of a run: every kind of answer and problem, and the limits."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from downloader.rules.answers import Failed, Finished, NotYet
+from downloader.rules.decisions import (
+    EXPIRED,
+    REFUSED,
+    Limits,
+    Problem,
+    ProblemKind,
+    Spent,
+    after_no_answer,
+    after_problem,
+    after_verdict,
+    before_transfer,
+    expiry_margin_seconds,
+)
+from downloader.rules.steps import (
+    NewUrl,
+    PollFailed,
+    PollLater,
+    TransferFailed,
+    TryAgain,
+    UrlReceived,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+LIMITS = Limits(attempts=3, refreshes=2, give_up_after_seconds=3600)
+SPENT = Spent(attempts=0, refreshes=0, error_code=None)
+
+
+def verdict_step(
+    verdict: Finished | NotYet | Failed,
+    *,
+    polls: int = 0,
+    age: float = 0,
+    offset: float = 0,
+    expires_at: datetime | None = None,
+) -> object:
+    """Judge a verdict about a run of this age, in seconds."""
+    return after_verdict(
+        verdict,
+        polls=polls,
+        submitted_at=NOW - timedelta(seconds=age),
+        limits=LIMITS,
+        now=NOW,
+        jitter=0.5,
+        clock_offset=timedelta(seconds=offset),
+        expires_at=expires_at,
+    )
+
+
+def problem(kind: ProblemKind, **more: float) -> Problem:
+    """Return a problem of this kind."""
+    return Problem(kind, "some_code", "Something happened.", **more)
+
+
+def test_a_url_is_kept_with_its_expiry_in_local_time() -> None:
+    """The expiry that the URL tells in the server's time is kept in ours."""
+    expires_at = NOW + timedelta(seconds=60)
+    step = verdict_step(Finished("https://x/y", "SUCCESS"), offset=10, expires_at=expires_at)
+    assert step == UrlReceived("https://x/y", NOW + timedelta(seconds=50), "SUCCESS")
+    assert verdict_step(Finished("https://x/y", None)) == UrlReceived("https://x/y", None, None)
+
+
+def test_the_providers_failure_is_final() -> None:
+    """What failed at the provider fails here, with the provider's word."""
+    step = verdict_step(Failed("provider_failed", "TIMEOUT", "It took too long."))
+    assert step == PollFailed("provider_failed", "It took too long.", "TIMEOUT")
+
+
+@pytest.mark.parametrize(
+    ("age", "polls", "given_up"),
+    [(0, 0, False), (3599, 50, False), (3600, 2, True), (10**6, 1, False), (10**6, 2, True)],
+)
+def test_the_deadline(age: float, polls: int, given_up: bool) -> None:  # noqa: FBT001 - a table
+    """A run is given up after its time, but not before it has been asked for three times."""
+    step = verdict_step(NotYet("PENDING"), age=age, polls=polls)
+    if given_up:
+        assert isinstance(step, PollFailed)
+        assert step.error_code == "deadline"
+        assert "--give-up-after" in step.error_message
+    else:
+        assert isinstance(step, PollLater)
+        assert step.asked
+
+
+def test_no_answer_blames_no_run() -> None:
+    """Without a usable answer a run is asked for later, not before the server's own time."""
+    step = after_no_answer(
+        "throttled", "Busy.", polls=0, retry_after_seconds=90, limits=LIMITS, now=NOW, jitter=0.5
+    )
+    assert step == PollLater(
+        NOW + timedelta(seconds=90), error_code="throttled", error_message="Busy."
+    )
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "margin"), [(3600, 10), (60, 10), (10, 2), (1, 0.2), (0, 0), (-5, 0)]
+)
+def test_the_margin_before_expiry(lifetime: float, margin: float) -> None:
+    """A short-lived URL is used for most of its life, a long-lived one until ten seconds before."""
+    expires_at = NOW + timedelta(seconds=lifetime)
+    assert expiry_margin_seconds(expires_at, NOW) == pytest.approx(margin)
+    assert expiry_margin_seconds(expires_at, None) == 10
+
+
+def test_before_transfer() -> None:
+    """A URL that is too old to be used costs a refresh; the first new one is asked for at once."""
+    received_at = NOW - timedelta(seconds=3600)
+    usable = NOW + timedelta(seconds=11)
+    too_old = NOW + timedelta(seconds=9)
+    judged = [
+        before_transfer(expires_at, received_at, SPENT, limits=LIMITS, now=NOW, jitter=0.5)
+        for expires_at in (None, usable, too_old)
+    ]
+    assert judged[:2] == [None, None]
+    assert judged[2] == NewUrl(NOW, EXPIRED, "The URL expired before it was used.", 0, 1)
+    spent = Spent(attempts=1, refreshes=2, error_code=EXPIRED)
+    last = before_transfer(too_old, received_at, spent, limits=LIMITS, now=NOW, jitter=0.5)
+    assert isinstance(last, TransferFailed)
+    assert (last.error_code, last.attempts, last.refreshes) == (EXPIRED, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error_code", "expected"),
+    [
+        (ProblemKind.EXPIRED, None, (NewUrl, 0, 1)),
+        (ProblemKind.REFUSED, None, (NewUrl, 0, 1)),
+        (ProblemKind.REFUSED, "network", (NewUrl, 0, 1)),
+        (ProblemKind.REFUSED, REFUSED, (NewUrl, 1, 0)),
+        (ProblemKind.WRONG_OBJECT, None, (NewUrl, 1, 0)),
+        (ProblemKind.TRANSIENT, None, (TryAgain, None, None)),
+    ],
+)
+def test_what_a_problem_spends(
+    kind: ProblemKind, error_code: str | None, expected: tuple[type, int | None, int | None]
+) -> None:
+    """Expiry spends a refresh, a first refusal too; everything else spends an attempt."""
+    spent = Spent(attempts=0, refreshes=0, error_code=error_code)
+    step = after_problem(problem(kind), spent, limits=LIMITS, now=NOW, jitter=0.5)
+    found = (type(step), getattr(step, "attempts", None), getattr(step, "refreshes", None))
+    assert found == expected
+
+
+@pytest.mark.parametrize("kind", [ProblemKind.WRONG_OBJECT, ProblemKind.TRANSIENT])
+def test_the_last_attempt(kind: ProblemKind) -> None:
+    """When the attempts are spent the run fails, and its message says so."""
+    spent = Spent(attempts=2, refreshes=0, error_code="network")
+    step = after_problem(problem(kind), spent, limits=LIMITS, now=NOW, jitter=0.5)
+    assert step == TransferFailed("some_code", "Something happened. (attempt 3 of 3)", 3, 0)
+
+
+def test_retry_after_is_the_least_pause() -> None:
+    """A storage that names a time is not asked again before it."""
+    step = after_problem(
+        problem(ProblemKind.TRANSIENT, retry_after_seconds=120.0),
+        SPENT,
+        limits=LIMITS,
+        now=NOW,
+        jitter=0.5,
+    )
+    assert isinstance(step, TryAgain)
+    assert step.next_attempt_at == NOW + timedelta(seconds=120)
+
+
+@given(
+    kinds=st.lists(st.sampled_from(ProblemKind), min_size=1, max_size=80),
+    attempts=st.integers(1, 8),
+    refreshes=st.integers(0, 8),
+    jitter=st.floats(0, 1, exclude_max=True),
+)
+def test_every_sequence_of_problems_ends(
+    kinds: list[ProblemKind], attempts: int, refreshes: int, jitter: float
+) -> None:
+    """Whatever goes wrong in whatever order, a run fails within its attempts plus refreshes."""
+    limits = Limits(attempts=attempts, refreshes=refreshes)
+    spent, tries = SPENT, 0
+    for kind in kinds:
+        tries += 1
+        step = after_problem(problem(kind), spent, limits=limits, now=NOW, jitter=jitter)
+        if isinstance(step, TransferFailed):
+            break
+        assert isinstance(step, TryAgain | NewUrl)
+        assert step.next_attempt_at >= NOW
+        spent = (
+            Spent(step.attempts, step.refreshes, step.error_code)
+            if isinstance(step, NewUrl)
+            else Spent(spent.attempts + 1, spent.refreshes, step.error_code)
+        )
+        assert spent.attempts < attempts
+        assert spent.refreshes <= refreshes
+    assert tries <= attempts + refreshes
