@@ -11,11 +11,11 @@ import structlog
 from downloader.clock import utc_now
 from downloader.errors import StoreError
 from downloader.rules.states import FINISHED
-from downloader.store import inspection, transfers
+from downloader.store import inspection, leases
 
 if TYPE_CHECKING:
     from downloader.session import Session
-    from downloader.transfer.part import Output
+    from downloader.transfer.output import Output
 
 _log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ async def heartbeat(session: Session) -> None:
         try:
             if beat_at - extended_at >= extend_every:
                 lost = await session.in_thread(
-                    transfers.extend_leases,
+                    leases.extend_leases,
                     session.database,
                     names,
                     session.lease_until(utc_now()),
@@ -52,7 +52,7 @@ async def heartbeat(session: Session) -> None:
                     if one.guard is not None and one.lease not in lost:
                         one.guard.extend(lease - (time.monotonic() - beat_at))
             else:
-                lost = await session.in_thread(transfers.lost_leases, session.database, names)
+                lost = await session.in_thread(leases.lost_leases, session.database, names)
         except StoreError as error:
             # The guards' own clocks stop what cannot be extended in time.
             _log.warning("heartbeat.failed", message=str(error))
@@ -65,7 +65,7 @@ async def heartbeat(session: Session) -> None:
 async def rescue(session: Session) -> None:
     """Put runs whose worker is gone back in the queue, from the start on."""
     while True:
-        rescued = await session.in_thread(transfers.rescue, session.database, utc_now())
+        rescued = await session.in_thread(leases.rescue, session.database, utc_now())
         if rescued:
             _log.warning("runs.rescued", runs=len(rescued))
             session.ready.set()

@@ -20,7 +20,8 @@ from downloader.recorder import Recorder
 from downloader.session import Mode, Session
 from downloader.store import inspection
 from downloader.transfer.engine import Engine, Timing
-from downloader.transfer.part import DiskError, Output
+from downloader.transfer.files import DiskError
+from downloader.transfer.output import Output
 from downloader.worker import Workers
 
 if TYPE_CHECKING:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT_API_URL: Final = "https://client.camb.ai/apis"
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,19 @@ def check_api_url(url: str) -> None:
         raise ConfigurationError("--api-url must be a URL such as https://client.camb.ai/apis.")
     if parts.query or parts.fragment or parts.username is not None:
         raise ConfigurationError("--api-url takes no query, no fragment and no user name.")
-    if parts.scheme == "http" and host not in _LOOPBACK and not host.startswith("127."):
+    if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(
             f"--api-url would send the API key to {host} in the clear: use https. "
             "(http is for a simulator on this machine.)"
         )
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether a host is this machine; a name that only begins like one is not."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def check_api_key(key: str) -> None:

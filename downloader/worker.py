@@ -18,8 +18,8 @@ from downloader.rules.steps import NewUrl, Published, PutBack, TransferFailed, T
 from downloader.session import Held, Mode
 from downloader.store import inspection, transfers
 from downloader.transfer.engine import TransferError
+from downloader.transfer.files import DiskError
 from downloader.transfer.guard import Guard, Interrupted
-from downloader.transfer.part import DiskError
 from downloader.transfer.transfer import Delivered, Order, transfer
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from downloader.session import Session
     from downloader.store.transfers import ClaimedRun, ReadyRun
     from downloader.transfer.engine import Engine
-    from downloader.transfer.part import Output
+    from downloader.transfer.output import Output
 
 _log = structlog.get_logger(__name__)
 

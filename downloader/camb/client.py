@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from downloader import __version__
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
+from downloader.http import make_client, words_of
 from downloader.rules.answers import Judgement, RetryLater, judge_bulk, judge_single
 from downloader.rules.batching import MIN_BATCH, Batch
 from downloader.rules.expiry import clock_offset
@@ -48,17 +48,13 @@ class ApiClient:
     ) -> None:
         self._base = base_url.rstrip("/")
         self._host = urlsplit(base_url).hostname
+        self._key = api_key.encode()
         self._answer_seconds = answer_seconds
-        self._client = httpx.Client(
-            follow_redirects=False,
-            timeout=httpx.Timeout(answer_seconds, connect=connect_seconds),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=8),
-            headers={
-                "x-api-key": api_key,
-                "user-agent": f"downloader/{__version__}",
-                "accept": "application/json",
-                "accept-encoding": "identity",  # a compressed answer could be any size
-            },
+        self._client = make_client(
+            httpx.Timeout(answer_seconds, connect=connect_seconds),
+            keepalive_connections=8,
+            headers={"x-api-key": api_key, "accept": "application/json"},
+            on_response=_forget_location,
         )
 
     def close(self) -> None:
@@ -85,8 +81,10 @@ class ApiClient:
                 body = self._read(response)
             finally:
                 response.close()
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, UnicodeError) as error:  # the latter of a host that is no name
             return Reply(self._unreachable(error))
+        if not response.is_success:
+            body = body.replace(self._key, b"(key)")  # a refusal may quote it, and is recorded
         now = utc_now()
         headers = {name.lower(): value for name, value in response.headers.items()}
         if len(batch.run_ids) >= MIN_BATCH:
@@ -107,10 +105,14 @@ class ApiClient:
                 raise httpx.ReadTimeout("the answer took too long")
         return bytes(body)
 
-    def _unreachable(self, error: httpx.HTTPError) -> RetryLater:
+    def _unreachable(self, error: Exception) -> RetryLater:
         if isinstance(error, httpx.TimeoutException):
             said = f"no answer in {self._answer_seconds:g} seconds"
         else:
-            # httpx's words name hosts and system errors here, never a header.
-            said = str(error)[:200].rstrip(".") or type(error).__name__
+            said = words_of(error)
         return RetryLater("api_unreachable", f"The API at {self._host} cannot be reached: {said}.")
+
+
+def _forget_location(response: httpx.Response) -> None:
+    """Take Location away from httpx, which raises where it cannot make a request of it."""
+    response.headers.pop("location", None)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @json_option
 def retry(
     *, run_ids: tuple[str, ...], failed: bool, run_type: str, database: str | None, as_json: bool
-) -> int:
+) -> None:
     """Put failed and cancelled runs back as if submitted anew, with fresh counters."""
     from downloader.store import control  # noqa: PLC0415 - start-up time
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
@@ -36,9 +36,9 @@ def retry(
         if failed:
             number = control.retry_failed(opened, run_type, utc_now())
             click.echo(json.dumps({"retried": number}) if as_json else f"put back {number}")
-            return 0
+            return
         changed = control.retry(opened, keys, utc_now())
-    return _tell(changed, "retried", "put back", "only failed and cancelled ones", as_json=as_json)
+    _tell(changed, "retried", "put back", "only failed and cancelled ones", as_json=as_json)
 
 
 @click.command(cls=Command, epilog="Example: downloader cancel 12345")
@@ -46,7 +46,7 @@ def retry(
 @type_option
 @database_option
 @json_option
-def cancel(*, run_ids: tuple[str, ...], run_type: str, database: str | None, as_json: bool) -> int:
+def cancel(*, run_ids: tuple[str, ...], run_type: str, database: str | None, as_json: bool) -> None:
     """End unfinished runs; a transfer that is running stops within seconds."""
     from downloader.store import control  # noqa: PLC0415 - start-up time
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
@@ -54,18 +54,17 @@ def cancel(*, run_ids: tuple[str, ...], run_type: str, database: str | None, as_
     keys = [run_key(run_type, text) for text in run_ids]
     with closing(open_database(database)) as opened:
         changed = control.cancel(opened, keys, utc_now())
-    return _tell(changed, "cancelled", "cancelled", "only unfinished ones", as_json=as_json)
+    _tell(changed, "cancelled", "cancelled", "only unfinished ones", as_json=as_json)
 
 
-def _tell(changed: Changed, name: str, verb: str, rule: str, *, as_json: bool) -> int:
-    """Print what changed and what did not; exit 2 where a run is not tracked at all."""
+def _tell(changed: Changed, name: str, verb: str, rule: str, *, as_json: bool) -> None:
+    """Print what changed and what did not."""
     if as_json:
         click.echo(
             json.dumps(
                 {
                     name: len(changed.changed),
                     "unchanged": {str(key.run_id): s for key, s in changed.unchanged.items()},
-                    "unknown": [key.run_id for key in changed.unknown],
                 }
             )
         )
@@ -73,6 +72,3 @@ def _tell(changed: Changed, name: str, verb: str, rule: str, *, as_json: bool) -
         click.echo(f"{verb} {len(changed.changed)}")
         for key, state in changed.unchanged.items():
             click.echo(f"run {key.run_id} is {state}: {rule} can be {name}", err=True)
-        for key in changed.unknown:
-            click.echo(f"run {key.run_id} is not tracked", err=True)
-    return 2 if changed.unknown else 0

@@ -26,7 +26,11 @@ _SHOWN: Final = 100
 _QUERY: Final = "SELECT run_id, state, bytes, polls, refreshes, location FROM runs"
 
 
-@click.command(cls=Command, epilog="Example: downloader demo --runs 100")
+@click.command(
+    cls=Command,
+    short_help="See it work, against a simulator.",
+    epilog="Example: downloader demo --runs 100",
+)
 @click.option(
     "--runs",
     "count",

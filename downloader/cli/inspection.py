@@ -129,7 +129,7 @@ def run_key(run_type: str, run_id: str) -> RunKey:
     """
     found = parse_id(run_id)
     if isinstance(found, str):
-        raise InputError(f"{run_id[:60]!r} is not a run id: {found}")
+        raise InputError(f"{run_id[:60]!r} {found}.")
     return RunKey(run_type, found)
 
 

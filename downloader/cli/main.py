@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import Any, Final
@@ -26,6 +27,8 @@ _COMMANDS: Final = {
     "simulate": "downloader.cli.simulate:simulate",
     "demo": "downloader.cli.demo:demo",
 }
+# These only show what is there: a reader that leaves (`| head`) leaves nothing undone.
+_SHOWING: Final = frozenset({"status", "list", "show"})
 
 
 class _Commands(click.Group):
@@ -43,6 +46,17 @@ class _Commands(click.Group):
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)  # noqa: S101 - of our own table
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
+        """Run a command; where whoever read what it shows has seen enough, end in peace."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            if ctx.invoked_subcommand not in _SHOWING:
+                raise
+            # Python must not flush into the pipe at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -72,6 +86,9 @@ def cli(ctx: click.Context, config: str | None) -> None:
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failures, 2 usage, 3 blocked, 4 stopped early."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name or a provider's message may hold what the terminal's encoding has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(_exit_code())
 
 
@@ -87,10 +104,6 @@ def _exit_code() -> int:
     except DownloaderError as error:
         click.echo(f"downloader: {error}", err=True)
         return error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not flush into it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:  # noqa: BLE001 - the last resort of a program for people
         return _bug(error)
     return code if isinstance(code, int) else 0

@@ -110,11 +110,12 @@ def _parameter_name(key: str) -> str:
     return "run_type" if key == "type" else key.replace("-", "_")
 
 
-def read_configuration(named: str | None) -> dict[str, Any]:
+def read_configuration(named: str | None) -> dict[str, str]:
     """Return what the configuration file sets; nothing where none is named and none is there.
 
     Raises:
-        ConfigurationError: the file cannot be read, is not TOML, or has an unknown key.
+        ConfigurationError: the file cannot be read, is not TOML, or has an unknown key or a
+            value that no option could have.
 
     """
     if named is None:
@@ -140,7 +141,10 @@ def read_configuration(named: str | None) -> dict[str, Any]:
             if "key" in key:
                 meant = " The API key belongs in CAMB_API_KEY or in CAMB_API_KEY_FILE's file."
             raise ConfigurationError(f"{path} has an unknown setting {key!r}.{meant}")
-    return {key.replace("_", "-"): value for key, value in values.items()}
+        if isinstance(values[key], bool) or not isinstance(values[key], str | int | float):
+            raise ConfigurationError(f"{path}: {key} must be a text or a number.")
+    # As text, so that a value of the file is judged as one of the environment is.
+    return {key.replace("_", "-"): str(value) for key, value in values.items()}
 
 
 def database_option(command: F) -> F:

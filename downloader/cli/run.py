@@ -30,6 +30,7 @@ _DEFAULTS = Limits()
 
 @click.command(
     cls=Command,
+    short_help="Save the audio of tracked runs.",
     epilog="Example: downloader run --drain --output audio --concurrency 16",
 )
 @click.option("--once", is_flag=True, help="Do everything that is due now, once; for cron.")

@@ -29,7 +29,7 @@ Examples:
   # a service on this machine; every run id is finished at once
   downloader simulate --port 8400
   # in another terminal, with any key
-  CAMB_API_KEY=any downloader --api-url http://127.0.0.1:8400/apis run
+  CAMB_API_KEY=any downloader run --api-url http://127.0.0.1:8400/apis
 
 \b
   # runs that take their time, URLs that expire, a network that fails
@@ -74,7 +74,7 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _DEFAULTS: Final = SimulatorOptions()
 
 
-@click.command("simulate", epilog=_EPILOG)
+@click.command("simulate", short_help="Run a stand-in for the service.", epilog=_EPILOG)
 @_option(
     "--host",
     default="127.0.0.1",

@@ -52,6 +52,8 @@ def submit(
 
     if not run_ids and not files:
         raise click.UsageError("Give run ids, or --file with a file of them (- reads a pipe).")
+    if files.count("-") > 1:
+        raise click.UsageError("Standard input can be read only once: give --file - once.")
     with closing(open_database(database)) as opened:
         result = store_ids(opened, run_type, _read(run_ids, files), utc_now())
     if as_json:
@@ -72,12 +74,12 @@ def _read(run_ids: tuple[str, ...], files: tuple[str, ...]) -> Iterator[int]:
         if isinstance(found, int):
             yield found
         else:
-            bad.add(f"{text[:60]!r}: {found}")
+            bad.add(f"{text[:60]!r} {found}")
     for name in files:
         read = 0
         for item in _parse(name):
             if isinstance(item, BadId):
-                bad.add(f"{_title(name)}, line {item.line}: {item.value!r}: {item.reason}")
+                bad.add(f"{_title(name)}, line {item.line}: {item.value!r} {item.reason}")
             else:
                 read += 1
                 yield item
@@ -95,6 +97,8 @@ def _parse(name: str) -> Iterator[int | BadId]:
     """Read one file, as UTF-8 with or without a BOM."""
     try:
         if name == "-":
+            if sys.stdin is None:  # closed by the caller
+                raise InputError("standard input is closed: nothing was recorded.")
             stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", errors="replace", newline=None)
         else:
             stream = io.open(name, encoding="utf-8-sig", errors="replace")  # noqa: UP020, SIM115 - closed below

@@ -21,13 +21,17 @@ def configure(verbosity: int) -> None:
 
     httpx and httpcore are kept silent whatever the level: they log whole signed URLs.
     """
+    terminal = sys.stderr.isatty()
     level = _LEVELS[min(max(verbosity, 0), 2)]
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).disabled = True
     structlog.configure(
         processors=[
             structlog.stdlib.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            # A person wants the clock on the wall; a file wants to be sorted and compared.
+            structlog.processors.TimeStamper(
+                fmt="%H:%M:%S" if terminal else "iso", utc=not terminal
+            ),
             _redact,
             structlog.dev.ConsoleRenderer(
                 colors=False, pad_event_to=0, sort_keys=False, timestamp_key="timestamp"

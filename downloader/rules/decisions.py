@@ -54,6 +54,7 @@ class ProblemKind(StrEnum):
     REFUSED = "refused"  # a new URL once for free, then an attempt each time
     WRONG_OBJECT = "wrong_object"  # an attempt, and a new URL
     TRANSIENT = "transient"  # an attempt, with the same URL
+    HOPELESS = "hopeless"  # a person: trying again would only fetch it again
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,8 @@ def after_problem(
             return _refresh(spent, code, message, limits=limits, now=now, jitter=jitter)
         case ProblemKind.REFUSED if spent.error_code != REFUSED:
             return _refresh(spent, REFUSED, message, limits=limits, now=now, jitter=jitter)
+        case ProblemKind.HOPELESS:
+            return TransferFailed(code, message, spent.attempts + 1, spent.refreshes)
         case ProblemKind.REFUSED | ProblemKind.WRONG_OBJECT | ProblemKind.TRANSIENT:
             pass
         case _:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from downloader.errors import InputError
 from downloader.rules.states import UNFINISHED, RunKey, State
 from downloader.store import events
 from downloader.store.schema import in_state, runs
@@ -20,11 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Changed:
-    """Which runs changed, which were in a state that does not allow it, which are not tracked."""
+    """Which runs changed, and which were in a state that does not allow it."""
 
     changed: list[RunKey] = field(default_factory=list)
     unchanged: dict[RunKey, str] = field(default_factory=dict)
-    unknown: list[RunKey] = field(default_factory=list)
 
 
 _RETRYABLE = (State.FAILED, State.CANCELLED)
@@ -56,7 +56,12 @@ def _retry_values(now: datetime) -> dict[str, object]:
 
 
 def retry(database: Database, keys: Sequence[RunKey], now: datetime) -> Changed:
-    """Put failed and cancelled runs back to pending, as if submitted anew."""
+    """Put failed and cancelled runs back to pending, as if submitted anew.
+
+    Raises:
+        InputError: one of them is not tracked; then none is changed.
+
+    """
     return _change(
         database,
         keys,
@@ -79,7 +84,12 @@ def retry_failed(database: Database, run_type: str | None, now: datetime) -> int
 
 
 def cancel(database: Database, keys: Sequence[RunKey], now: datetime) -> Changed:
-    """End unfinished runs; whoever is transferring one finds its lease gone and stops."""
+    """End unfinished runs; whoever is transferring one finds its lease gone and stops.
+
+    Raises:
+        InputError: one of them is not tracked; then none is changed.
+
+    """
     return _change(
         database,
         keys,
@@ -108,8 +118,11 @@ def _change(
             this = sa.and_(runs.c.run_type == key.run_type, runs.c.run_id == key.run_id)
             state = connection.scalar(sa.select(runs.c.state).where(this))
             if state is None:
-                result.unknown.append(key)
-            elif state not in allowed:
+                # Raised inside the transaction, which takes back what came before.
+                raise InputError(
+                    f"Run {key.run_id} ({key.run_type}) is not tracked: nothing was changed."
+                )
+            if state not in allowed:
                 result.unchanged[key] = state
             else:
                 connection.execute(sa.update(runs).where(this).values(values))

@@ -48,7 +48,7 @@ def database_url(text: str | Path | None) -> sa.URL:
         return sa.URL.create("sqlite", database=str(Path(named).expanduser().absolute()))
     try:
         url = sa.make_url(named)
-    except sa.exc.ArgumentError as error:
+    except (sa.exc.ArgumentError, ValueError) as error:  # ValueError: the port is no number
         raise ConfigurationError(
             f"The database {named.partition('://')[0]}://… is not a valid URL: give a path, "
             "or sqlite:////absolute/path."
@@ -94,9 +94,10 @@ class Database:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+            said = error.strerror if isinstance(error, OSError) else error
             raise StoreError(
-                f"The database {self.path} cannot be opened: {error.strerror}. "
+                f"The database {self.path} cannot be opened: {said}. "
                 "Check the path and its permissions, or name another with --database."
             ) from error
         os.close(descriptor)
@@ -138,12 +139,12 @@ class Database:
                 finally:
                     if durable:
                         _pragma(connection, "synchronous=NORMAL")
-        except DatabaseError as error:
+        except (DatabaseError, sqlite3.Error) as error:  # sqlite3's own: a PRAGMA of `_pragma`
             raise self._explain(error) from error
 
-    def _explain(self, error: DatabaseError) -> StoreError:
+    def _explain(self, error: DatabaseError | sqlite3.Error) -> StoreError:
         """Say in words what SQLite said; the statement and its parameters stay out."""
-        said = str(error.orig)
+        said = str(error.orig if isinstance(error, DatabaseError) else error)
         advice = "Check the file, or name another with --database."
         if "locked" in said or "busy" in said:
             advice = (
@@ -155,6 +156,11 @@ class Database:
         elif "readonly" in said:
             advice = "The file or its folder may not be written to: check the permissions."
         return StoreError(f"The database {self.path} cannot be used: {said}. {advice}")
+
+    def in_wal_mode(self) -> bool:
+        """Return whether readers and a writer go beside each other; a restored copy may not."""
+        with self.read() as connection:
+            return connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
     @contextlib.contextmanager
     def migrating(self) -> Iterator[sa.Connection]:

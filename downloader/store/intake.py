@@ -62,6 +62,8 @@ def submit(database: Database, run_type: str, run_ids: Iterable[int], now: datet
                 new = writer.exec_driver_sql(_TRACK, (run_type, moment, moment, moment)).rowcount
                 writer.exec_driver_sql(_REMEMBER, (run_type, moment))
         finally:
-            with connection.begin():
-                connection.exec_driver_sql("DROP TABLE temp.incoming")
+            # Once recorded, it must not wait for another writer, nor fail over one.
+            reader = connection.execution_options(downloader_begin="BEGIN")
+            with reader.begin():
+                reader.exec_driver_sql("DROP TABLE temp.incoming")
     return Submission(submitted=new, known=read - new)

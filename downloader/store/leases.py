@@ -1,7 +1,8 @@
-"""Who holds a claim: every claim has a name of its own.
+"""Claims: who holds one, for how long, and what becomes of one that ran out.
 
-A worker that was frozen past its lease must not be taken for the one that holds the run
-now, not even where both are tasks of one process: so a name is never used twice.
+Every claim has a name of its own. A worker that was frozen past its lease must not be taken for
+the one that holds the run now, not even where both are tasks of one process: so a name is never
+used twice.
 """
 
 from __future__ import annotations
@@ -10,6 +11,22 @@ import itertools
 import os
 import secrets
 import socket
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from downloader.rules.states import RunKey, State
+from downloader.store import events
+from downloader.store.schema import in_state, runs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from downloader.store.database import Database
+
+_DOWNLOADING = in_state(State.DOWNLOADING)
+_BY_KEY = (runs.c.run_type == sa.bindparam("key_type"), runs.c.run_id == sa.bindparam("key_id"))
 
 
 class Owner:
@@ -22,3 +39,70 @@ class Owner:
     def new_lease(self) -> str:
         """Return a `lease_owner` that no claim has had."""
         return f"{self.name}:{next(self._numbers)}"
+
+
+def extend_leases(
+    database: Database, held: Iterable[tuple[RunKey, str]], until: datetime
+) -> set[str]:
+    """Extend claims of both queues to `until`; return the leases that are lost."""
+    lost = set()
+    statement = (
+        sa.update(runs)
+        .where(
+            *_BY_KEY,
+            runs.c.lease_owner == sa.bindparam("lease"),
+            runs.c.state.in_([State.PENDING.value, State.DOWNLOADING.value]),
+        )
+        .values(
+            lease_expires_at=until,
+            next_attempt_at=sa.case((_DOWNLOADING, None), else_=until),
+        )
+    )
+    with database.write() as connection:
+        for key, lease in held:
+            found = connection.execute(
+                statement, {"key_type": key.run_type, "key_id": key.run_id, "lease": lease}
+            )
+            if found.rowcount == 0:
+                lost.add(lease)
+    return lost
+
+
+def lost_leases(database: Database, held: Iterable[tuple[RunKey, str]]) -> set[str]:
+    """Return those leases that are no longer on their run: rescued, or the run cancelled."""
+    statement = sa.select(runs.c.lease_owner).where(*_BY_KEY)
+    with database.read() as connection:
+        return {
+            lease
+            for key, lease in held
+            if connection.scalar(statement, {"key_type": key.run_type, "key_id": key.run_id})
+            != lease
+        }
+
+
+def rescue(database: Database, now: datetime) -> list[RunKey]:
+    """Put runs whose lease has run out back in the ready queue; return which."""
+    ran_out = sa.and_(_DOWNLOADING, runs.c.lease_expires_at < now)
+    with database.read() as connection:
+        if connection.scalar(sa.select(sa.literal(1)).where(ran_out).limit(1)) is None:
+            return []
+    statement = (
+        sa.update(runs)
+        .where(ran_out)
+        .values(
+            state=State.READY.value,
+            next_attempt_at=now,
+            lease_owner=None,
+            lease_expires_at=None,
+            updated_at=now,
+        )
+        .returning(runs.c.run_type, runs.c.run_id)
+    )
+    with database.write() as connection:
+        rescued = [RunKey(*row) for row in connection.execute(statement)]
+        events.record(
+            connection,
+            now,
+            [(key, State.DOWNLOADING, State.READY, "lease_ran_out", None) for key in rescued],
+        )
+    return rescued

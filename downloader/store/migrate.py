@@ -19,6 +19,7 @@ from downloader.store.schema import SCHEMA_REVISION
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 _log = structlog.get_logger(__name__)
 
@@ -42,7 +43,7 @@ def open_database(named: str | Path | None) -> Database:
     """
     database = Database(database_url(named))
     try:
-        if current_revision(database) != SCHEMA_REVISION:
+        if current_revision(database) != SCHEMA_REVISION or not database.in_wal_mode():
             upgrade(database)
     except BaseException:
         database.close()
@@ -63,7 +64,8 @@ def current_revision(database: Database) -> str | None:
         )
         if not tables:
             return None
-        if "alembic_version" not in tables or not ({"runs"} <= tables or len(tables) == 1):
+        ours = {"runs", "run_events"} <= tables or len(tables) == 1
+        if "alembic_version" not in tables or not ours:
             raise StoreError(
                 f"The database {database.path} belongs to another program "
                 f"(it has a table {min(tables)!r}): name another with --database."
@@ -84,32 +86,39 @@ def upgrade(database: Database, scripts: Path | None = None) -> Path | None:
     """
     from alembic import command  # noqa: PLC0415 - slow to import and rarely needed
     from alembic.script import ScriptDirectory  # noqa: PLC0415 - as above
-    from alembic.util import CommandError  # noqa: PLC0415 - as above
 
     config = _config(scripts or migrations_folder())
     directory = ScriptDirectory.from_config(config)
+    _known_revision(database, directory)  # one to be refused is not touched, not even its mode
     with database.migrating() as connection:
-        found = current_revision(database)
+        found = _known_revision(database, directory)
         if found == directory.get_current_head():
             return None
-        if found is not None and found not in {s.revision for s in directory.walk_revisions()}:
-            raise NewerDatabaseError(
-                f"The database {database.path} was made by a newer version of this program "
-                f"(its schema is {found}, this version knows {directory.get_current_head()}): "
-                "install that version, or name another database with --database."
-            )
         saved = _backup_before(database, found) if found is not None else None
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")
-        except (CommandError, DatabaseError, sqlite3.Error) as error:
+        except Exception as error:
+            # Whatever a script fails with, the person needs to know of the backup.
             kept = f" A backup from before is {saved}." if saved else ""
-            said = getattr(error, "orig", None) or error
+            said = error.orig if isinstance(error, DatabaseError) else error
             raise StoreError(
                 f"The database {database.path} could not be migrated: {said}.{kept}"
             ) from error
     _log.debug("database.migrated", database=str(database.path), revision=SCHEMA_REVISION)
     return saved
+
+
+def _known_revision(database: Database, directory: ScriptDirectory) -> str | None:
+    """Return the revision a database is at, refused where the scripts do not know it."""
+    found = current_revision(database)
+    if found is not None and found not in {s.revision for s in directory.walk_revisions()}:
+        raise NewerDatabaseError(
+            f"The database {database.path} was made by a newer version of this program "
+            f"(its schema is {found}, this version knows {directory.get_current_head()}): "
+            "install that version, or name another database with --database."
+        )
+    return found
 
 
 def _config(scripts: Path) -> Config:
@@ -122,7 +131,7 @@ def _config(scripts: Path) -> Config:
 
 
 def _backup_before(database: Database, revision: str) -> Path:
-    stamp = utc_now().strftime("%Y%m%dT%H%M%S")
+    stamp = utc_now().strftime("%Y%m%dT%H%M%S.%f")
     target = database.path.with_name(f"{database.path.name}.backup-{revision}-{stamp}")
     backup(database, target)
     _log.warning("database.backed_up", backup=str(target), revision=revision)

@@ -13,7 +13,7 @@ from downloader.store import events
 from downloader.store.schema import in_state, runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from downloader.rules.steps import ExpiryStep, TransferStep
@@ -204,67 +204,6 @@ def note_object(
             statement, {"key_type": key.run_type, "key_id": key.run_id, "lease": claim.lease}
         )
     return found.rowcount == 1
-
-
-def extend_leases(
-    database: Database, held: Iterable[tuple[RunKey, str]], until: datetime
-) -> set[str]:
-    """Extend claims of both queues to `until`; return the leases that are lost."""
-    lost = set()
-    statement = (
-        sa.update(runs)
-        .where(
-            *_BY_KEY,
-            runs.c.lease_owner == sa.bindparam("lease"),
-            runs.c.state.in_([State.PENDING.value, State.DOWNLOADING.value]),
-        )
-        .values(
-            lease_expires_at=until,
-            next_attempt_at=sa.case((_DOWNLOADING, None), else_=until),
-        )
-    )
-    with database.write() as connection:
-        for key, lease in held:
-            found = connection.execute(
-                statement, {"key_type": key.run_type, "key_id": key.run_id, "lease": lease}
-            )
-            if found.rowcount == 0:
-                lost.add(lease)
-    return lost
-
-
-def lost_leases(database: Database, held: Iterable[tuple[RunKey, str]]) -> set[str]:
-    """Return those leases that are no longer on their run: rescued, or the run cancelled."""
-    statement = sa.select(runs.c.lease_owner).where(*_BY_KEY)
-    with database.read() as connection:
-        return {
-            lease
-            for key, lease in held
-            if connection.scalar(statement, {"key_type": key.run_type, "key_id": key.run_id})
-            != lease
-        }
-
-
-def rescue(database: Database, now: datetime) -> list[RunKey]:
-    """Put runs whose lease has run out back in the ready queue; return which."""
-    ran_out = sa.and_(_DOWNLOADING, runs.c.lease_expires_at < now)
-    with database.read() as connection:
-        if connection.scalar(sa.select(sa.literal(1)).where(ran_out).limit(1)) is None:
-            return []
-    statement = (
-        sa.update(runs)
-        .where(ran_out)
-        .values(_values(PutBack(now, "lease_ran_out"), now))
-        .returning(runs.c.run_type, runs.c.run_id)
-    )
-    with database.write() as connection:
-        rescued = [RunKey(*row) for row in connection.execute(statement)]
-        events.record(
-            connection,
-            now,
-            [(key, State.DOWNLOADING, State.READY, "lease_ran_out", None) for key in rescued],
-        )
-    return rescued
 
 
 _NO_URL = {"url": None, "url_expires_at": None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import time
@@ -11,7 +12,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
 
-from downloader import __version__
+from downloader.http import make_client, words_of
 from downloader.rules.decisions import Problem, ProblemKind
 from downloader.transfer.engine import MAX_REDIRECTS, Timing, TransferError
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from downloader.transfer.guard import Guard
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_LOCATION: Final = "location"
+_ABSOLUTE: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 class HttpxEngine:
@@ -31,13 +34,11 @@ class HttpxEngine:
 
     def __init__(self, timing: Timing, *, connections: int) -> None:
         self._timing = timing
-        self._client = httpx.Client(
-            follow_redirects=False,
-            timeout=httpx.Timeout(timing.stall_seconds, connect=timing.connect_seconds),
-            # No bound on connections: the number of threads is one, and waiting for a
-            # connection would only hide a leak.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=connections),
-            headers={"user-agent": f"downloader/{__version__}", "accept": "*/*"},
+        self._client = make_client(
+            httpx.Timeout(timing.stall_seconds, connect=timing.connect_seconds),
+            keepalive_connections=connections,
+            headers={"accept": "*/*"},
+            on_response=_keep_location,
         )
 
     def close(self) -> None:
@@ -59,7 +60,9 @@ class HttpxEngine:
         except (httpx.TransportError, httpx.InvalidURL, ssl.SSLError) as error:
             guard.check()  # woken by a shutdown of its socket
             raise TransferError(
-                Problem(ProblemKind.TRANSIENT, "network", f"The transfer broke off: {_said(error)}")
+                Problem(
+                    ProblemKind.TRANSIENT, "network", f"The transfer broke off: {words_of(error)}."
+                )
             ) from None
         raise TransferError(
             Problem(
@@ -73,17 +76,21 @@ class HttpxEngine:
         self, url: str, headers: Mapping[str, str], sink: Sink, guard: Guard
     ) -> str | None:
         """Make one request; return where it redirects to, None when the sink has the body."""
-        request = self._client.build_request(
-            # httpx would escape and normalise: a signature covers the very bytes.
-            "GET",
-            url,
-            headers=dict(headers),
-            extensions={"target": _target(url)},
-        )
-        response = self._client.send(request, stream=True)
+        try:
+            request = self._client.build_request("GET", url, headers=dict(headers))
+            request.url = _ExactURL(url)
+            response = self._client.send(request, stream=True)
+        except UnicodeError:  # no host name: the resolver's encoding does not take it
+            raise TransferError(
+                Problem(
+                    ProblemKind.WRONG_OBJECT,
+                    "unusable_url",
+                    "The URL's host name is none that can be looked up.",
+                )
+            ) from None
         with contextlib.closing(response), guard.waking(_waker(response)):
-            location = response.headers.get("location")
-            if response.status_code in _REDIRECTS and location is not None:
+            location = response.extensions.get(_LOCATION)
+            if location is not None:
                 return str(location)
             # httpx joins repeated headers by ", "; the rules know that form.
             sink.begin(response.status_code, {k.lower(): v for k, v in response.headers.items()})
@@ -92,6 +99,7 @@ class HttpxEngine:
                     guard.check()
                     if not sink.write(chunk):
                         break
+            guard.check()  # woken from a body without a length, the end looks like any other
         return None
 
     def _bytes(self, response: httpx.Response) -> Generator[bytes]:
@@ -130,6 +138,22 @@ class HttpxEngine:
         )
 
 
+class _ExactURL(httpx.URL):
+    """A URL that goes out byte for byte, to a proxy too: a signature covers the very bytes.
+
+    httpx would escape and normalise. Its `target` extension would replace what a proxy is
+    asked for as well, which is another form of the address.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._target = _target(url)
+
+    @property
+    def raw_path(self) -> bytes:
+        return self._target
+
+
 def _target(url: str) -> bytes:
     """Return what goes into the request line: path and query as given, non-ASCII escaped."""
     parts = urlsplit(url)
@@ -141,24 +165,33 @@ def _target(url: str) -> bytes:
     return quote(rest, safe="".join(map(chr, range(33, 127)))).encode("ascii")
 
 
+def _keep_location(response: httpx.Response) -> None:
+    """Take Location away from httpx: it would build a next request, and fail where it cannot."""
+    if response.status_code in _REDIRECTS:
+        response.extensions[_LOCATION] = response.headers.pop(_LOCATION, None)
+
+
 def _redirected(url: str, location: str) -> str:
-    target = urljoin(url, location)
-    scheme = urlsplit(target).scheme
-    if scheme not in ("http", "https"):
-        raise TransferError(
-            Problem(
-                ProblemKind.WRONG_OBJECT,
-                "unusable_redirect",
-                f"The storage redirected to a {scheme or 'scheme-less'} address; only http and "
-                "https are followed.",
-            )
+    """Return the address that a redirect leads to, byte for byte where it stands alone."""
+    try:
+        if _ABSOLUTE.match(location):
+            target = location
+        elif location.startswith("/") and not location.startswith("//"):
+            target = "{}://{}".format(*urlsplit(url)) + location
+        else:
+            target = urljoin(url, location)
+        found = urlsplit(target)
+        if found.scheme in ("http", "https") and found.hostname and found.port != 0:
+            return target
+    except ValueError:  # brackets, port or host make no sense
+        pass
+    raise TransferError(
+        Problem(
+            ProblemKind.WRONG_OBJECT,
+            "unusable_redirect",
+            "The storage redirected to an address that is not followed: only http and https are.",
         )
-    return target
-
-
-def _said(error: Exception) -> str:
-    """Return an error's own words; httpx's name connections and hosts, never a URL."""
-    return (str(error) or type(error).__name__).rstrip(".")[:200] + "."
+    )
 
 
 def _waker(response: httpx.Response) -> Callable[[], None]:

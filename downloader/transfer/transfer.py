@@ -15,7 +15,9 @@ from downloader.rules.decisions import EXPIRED, Problem, ProblemKind
 from downloader.rules.expiry import says_expired
 from downloader.rules.steps import Published
 from downloader.transfer.engine import TransferError
-from downloader.transfer.part import NameTakenError, disk_errors
+from downloader.transfer.files import disk_errors
+from downloader.transfer.guard import Interrupted
+from downloader.transfer.part import NameTakenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from downloader.rules.states import RunKey
     from downloader.transfer.engine import Engine
     from downloader.transfer.guard import Guard
-    from downloader.transfer.part import Output, Part
+    from downloader.transfer.output import Output
+    from downloader.transfer.part import Part
 
 REFUSAL_BYTES: Final = 16 * 1024
 """How much of a refusal is read to tell whether the URL has expired."""
@@ -75,7 +78,7 @@ def transfer(order: Order, output: Output, engine: Engine, guard: Guard) -> Deli
 
     Raises:
         TransferError: there is no file; the problem says why and what it calls for.
-        Interrupted: `guard` said stop; what has arrived stays for a resume.
+        Interrupted: `guard` said stop, or the lease was lost; what has arrived stays for a resume.
         DiskError: the output folder cannot be written to.
 
     """
@@ -88,12 +91,11 @@ def transfer(order: Order, output: Output, engine: Engine, guard: Guard) -> Deli
         sink = _receive(order, output, part, engine, guard)
         return Delivered(_publish(order, output, part, sink, guard), part)
     except TransferError as error:
-        # Only bytes that can be continued are worth keeping.
-        if error.problem.kind is ProblemKind.WRONG_OBJECT:
+        if error.problem.kind in (ProblemKind.WRONG_OBJECT, ProblemKind.HOPELESS):
             part.discard()
         raise
     finally:
-        part.close()
+        part.let_go()
 
 
 def _adopt(part: Part) -> Published | None:
@@ -154,7 +156,7 @@ def _publish(order: Order, output: Output, part: Part, sink: _PartSink, guard: G
     except NameTakenError:
         raise TransferError(
             Problem(
-                ProblemKind.WRONG_OBJECT,
+                ProblemKind.HOPELESS,
                 "name_taken",
                 f"{final} exists and is not this run's file: move it away, then retry the run.",
             )
@@ -216,7 +218,8 @@ class _PartSink:
             return
         with disk_errors(self._output.folder):
             self._part.belongs_to(self.etag, self._expected)
-        self._order.note_object(etag=self.etag, total_bytes=self._expected)
+        if not self._order.note_object(etag=self.etag, total_bytes=self._expected):
+            raise Interrupted
 
     def write(self, chunk: bytes) -> bool:
         if self._complete:

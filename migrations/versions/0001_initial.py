@@ -85,6 +85,7 @@ VIEWS = {
                    WHEN state = 'downloading' THEN 'its worker is gone: the lease has run out'
                    WHEN attempts > 0 THEN 'transfers end in errors'
                    WHEN refreshes > 0 THEN 'its URLs are refused or expire before use'
+                   WHEN state = 'ready' THEN 'no worker takes it: is the daemon running?'
                    WHEN error_code IS NOT NULL THEN 'the API does not answer for it'
                    WHEN polls = 0 THEN 'never asked for: is the daemon running?'
                    ELSE 'not finished at the provider'
@@ -161,7 +162,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(
             ["run_type", "run_id"],
             ["runs.run_type", "runs.run_id"],
-            name="fk_run_events_run_type_runs",
+            name="fk_run_events_run_type_run_id_runs",
         ),
         sa.CheckConstraint(f"at LIKE '{TIME}'", name=op.f("ck_run_events_at_format")),
         sqlite_strict=True,

@@ -158,6 +158,12 @@ def test_the_last_attempt(kind: ProblemKind) -> None:
     assert step == TransferFailed("some_code", "Something happened. (attempt 3 of 3)", 3, 0)
 
 
+def test_what_only_a_person_can_mend() -> None:
+    """A problem that trying again cannot mend fails the run at once."""
+    step = after_problem(problem(ProblemKind.HOPELESS), SPENT, limits=LIMITS, now=NOW, jitter=0.5)
+    assert step == TransferFailed("some_code", "Something happened.", 1, 0)
+
+
 def test_retry_after_is_the_least_pause() -> None:
     """A storage that names a time is not asked again before it."""
     step = after_problem(

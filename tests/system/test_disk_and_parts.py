@@ -13,7 +13,7 @@ from downloader.camb.run_types import DEFAULT_RUN_TYPE
 from downloader.errors import ConfigurationError
 from downloader.rules.states import RunKey
 from downloader.session import Mode
-from downloader.transfer.part import Output
+from downloader.transfer.output import Output
 
 if TYPE_CHECKING:
     from harness import MakeService, StartSimulator

@@ -304,3 +304,19 @@ def test_ten_thousand_runs_in_flat_memory(
     stats = simulator.stats()
     assert stats["storage"]["requests"] == 10_000
     assert stats["api"]["requests"] == 2_000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("SSL_CERT_FILE", "/nonexistent.pem"), ("ALL_PROXY", "socks5://127.0.0.1:1")],
+)
+def test_settings_of_the_environment_that_cannot_be_used(
+    program: Program, name: str, value: str
+) -> None:
+    """A CA file that is not there, or a proxy of another kind, is told by name, with exit 2."""
+    program.env[name] = value
+    submit(program, range(1, 3))
+    done = program("run", "--once")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert name in done.stderr
+    assert "Traceback" not in done.stderr

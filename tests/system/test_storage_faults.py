@@ -241,9 +241,6 @@ def test_a_name_that_is_taken(start_simulator: StartSimulator, make_service: Mak
     """Something else under a run's name is never overwritten, and the run says what to do."""
     simulator = start_simulator()
     service = make_service(simulator)
-    service.settings = replace(
-        service.settings, limits=replace(service.settings.limits, attempts=1)
-    )
     service.settings.output.mkdir()
     taken = service.settings.output / "2.wav"
     taken.write_bytes(b"a song of mine")
@@ -253,6 +250,7 @@ def test_a_name_that_is_taken(start_simulator: StartSimulator, make_service: Mak
     [(state, code, message)] = service.rows("state, error_code, error_message", "run_id = 2")
     assert (state, code) == ("failed", "name_taken")
     assert str(taken) in message
+    assert simulator.stats()["storage"]["by_run"]["2"] == {"full": 1, "ranged": 0}
 
 
 def test_an_equal_file_is_adopted(

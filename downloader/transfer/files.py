@@ -1,0 +1,113 @@
+"""Files by descriptor: folders that are no links, locks, hashes, and what the disk says."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+READ_BYTES: Final = 1024 * 1024
+"""How much of a file is read at a time, to hash it."""
+
+
+class DiskError(Exception):
+    """The output folder cannot be written to: nobody's fault but the machine's."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Hashed(NamedTuple):
+    """What a whole file is."""
+
+    bytes: int
+    sha256: str
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn what the operating system says of a folder into a `DiskError`."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise DiskError(
+            "disk_full" if full else "output_unusable",
+            f"The disk of {folder} is full: make room."
+            if full
+            else f"The output folder {folder} cannot be written to: {error.strerror}.",
+        ) from error
+
+
+@contextlib.contextmanager
+def opened_folder(path: Path) -> Iterator[int]:
+    """Open a folder, not a link to one, so that what follows happens in it and nowhere else."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def create_locked(name: str, partial: int) -> int:
+    """Create and lock a part."""
+    while True:
+        descriptor = os.open(
+            name,
+            os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW,
+            0o666,  # the umask decides
+            dir_fd=partial,
+        )
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
+        os.close(descriptor)  # somebody tidied it away before the lock was there
+
+
+def lock_existing(name: str, partial: int) -> int | None:
+    """Open and lock a part; None where another process holds it, or it is gone or no file."""
+    try:
+        descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=partial)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        mine = os.fstat(descriptor)
+        named = os.stat(name, dir_fd=partial, follow_symlinks=False)
+        if mine.st_ino == named.st_ino and stat.S_ISREG(mine.st_mode):
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def hash_file(name: str, folder: int) -> Hashed | None:
+    """Hash a regular file in chunks, and force it to the disk; None for anything else."""
+    try:
+        descriptor = os.open(
+            name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=folder
+        )
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        digest, size = hashlib.sha256(), 0
+        while chunk := os.read(descriptor, READ_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return Hashed(size, digest.hexdigest())

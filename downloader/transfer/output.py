@@ -1,0 +1,97 @@
+"""The output folder: where saved files and parts are."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from downloader.transfer.files import disk_errors, lock_existing, opened_folder
+from downloader.transfer.part import PARTIAL, Part, object_digest, parts_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from downloader.rules.states import RunKey
+
+
+class Output:
+    """The folder that saved files go to."""
+
+    def __init__(self, folder: Path, default_run_type: str) -> None:
+        self.folder = folder.absolute()
+        self._default_run_type = default_run_type
+
+    def folder_of(self, run_type: str) -> Path:
+        """Return where the files of a run type are: other types have a folder of their own."""
+        return self.folder if run_type == self._default_run_type else self.folder / run_type
+
+    def final(self, key: RunKey, audio_format: str) -> Path:
+        """Return the path of a run's saved file."""
+        return self.folder_of(key.run_type) / f"{key.run_id}.{audio_format}"
+
+    @contextlib.contextmanager
+    def opened(self, folder: Path) -> Iterator[int]:
+        """Open a folder of saved files; the output folder itself may be a link to one."""
+        with opened_folder(folder.resolve() if folder == self.folder else folder) as descriptor:
+            yield descriptor
+
+    def prepare(self) -> None:
+        """Create the folders, and see that they can be written to.
+
+        Raises:
+            DiskError: they cannot.
+
+        """
+        with disk_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._make_partial()
+            with opened_folder(self.folder / PARTIAL) as partial:
+                probe = f".probe-{secrets.token_hex(4)}"
+                os.close(
+                    os.open(probe, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=partial)
+                )
+                os.unlink(probe, dir_fd=partial)
+
+    def open_part(self, key: RunKey, etag: str | None, total_bytes: int | None) -> Part:
+        """Take over the part of the object that `etag` and `total_bytes` name, or begin one.
+
+        Raises:
+            DiskError: the folder cannot be written to.
+
+        """
+        with disk_errors(self.folder):
+            self._make_partial()  # somebody may have tidied it away
+            return Part(self, key, object_digest(etag, total_bytes))
+
+    def _make_partial(self) -> None:
+        with contextlib.suppress(FileExistsError):
+            (self.folder / PARTIAL).mkdir(mode=0o700)
+
+    def discard_parts(self, keys: set[RunKey]) -> int:
+        """Remove the parts of these runs that no process holds; return how many."""
+        removed = 0
+        with (
+            contextlib.suppress(FileNotFoundError),
+            opened_folder(self.folder / PARTIAL) as partial,
+        ):
+            for name, key in list(parts_in(partial)):
+                if key not in keys:
+                    continue
+                descriptor = lock_existing(name, partial)
+                if descriptor is not None:
+                    os.unlink(name, dir_fd=partial)
+                    os.close(descriptor)
+                    removed += 1
+        return removed
+
+    def runs_with_parts(self) -> set[RunKey]:
+        """Return the runs that have a part on the disk."""
+        with (
+            contextlib.suppress(FileNotFoundError),
+            opened_folder(self.folder / PARTIAL) as partial,
+        ):
+            return {key for _, key in parts_in(partial)}
+        return set()

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from store.driving import OTHER_TYPE, SIGNATURE, Driver, at, key
+
+from downloader.rules.states import State
+from downloader.rules.steps import TransferFailed
+from downloader.store import blocks, control
+
+if TYPE_CHECKING:
+    from cli.calling import Caller
+    from harness import Program
+
+NOON = "2026-03-01 12:00:00.000000"
+
+
+def test_status_of_nothing(call: Caller) -> None:
+    """An empty database has six states at nought, nothing saved, and nothing blocked."""
+    assert call("status", "--json").json == {
+        "runs": {state.value: 0 for state in State},
+        "bytes": 0,
+        "blocked": None,
+        "oldest_unfinished_at": None,
+        "database": str(call.database),
+    }
+    answer = call("status")
+    assert (answer.code, answer.err) == (0, "")
+    assert [line.split() for line in answer.out.splitlines()] == [
+        ["pending", "0"],
+        ["ready", "0"],
+        ["downloading", "0"],
+        ["done", "0", "0.0", "MB"],
+        ["failed", "0"],
+        ["cancelled", "0"],
+        ["database:", str(call.database)],
+    ]
+
+
+def test_status(call: Caller, driver: Driver) -> None:
+    """The status counts runs by state, tells of the oldest unfinished, and what is blocked."""
+    driver.done(7, size=2_500_000)
+    driver.one_of_each_state()
+    blocks.block(driver.database, "api", "key_refused", "No.", now=at(0), until=at(60))
+    found = call("status", "--json").json
+    assert found["runs"] == {state.value: 1 for state in State} | {"done": 2}
+    assert (found["bytes"], found["oldest_unfinished_at"]) == (2_501_000, NOON)
+    assert found["blocked"] == {
+        "reason": "key_refused",
+        "message": "No.",
+        "since": NOON,
+        "until": "2026-03-01 12:01:00.000000",
+    }
+    text = call("status").out
+    assert "2.5 MB" in text
+    assert f"oldest unfinished was submitted {NOON} UTC" in text
+    assert (
+        f"BLOCKED (key_refused) since {NOON}, next try 2026-03-01 12:01:00.000000 UTC: No." in text
+    )
+
+
+def test_lists(call: Caller, driver: Driver) -> None:
+    """A list has a line for each run, the last changed first, and where its file is or why not."""
+    driver.done(4, seconds=4)
+    driver.failed(5, seconds=3)
+    driver.submit(1, seconds=1)
+    driver.submit(2, seconds=2, run_type=OTHER_TYPE)
+    lines = [line.split(maxsplit=2) for line in call("list").out.splitlines()]
+    assert [line[:2] for line in lines] == [
+        ["4", "done"],
+        ["5", "failed"],
+        ["2", "pending"],
+        ["1", "pending"],
+    ]
+    assert lines[0][2].split() == ["1000", "/audio/4.wav"]
+    assert lines[1][2] == "provider_failed: Out of credit"
+    rows = [json.loads(line) for line in call("list", "--json").out.splitlines()]
+    assert [row["run_id"] for row in rows] == [4, 5, 2, 1]
+    assert rows[0]["done_at"] == "2026-03-01 12:00:04.000000"
+
+
+def test_what_is_listed(call: Caller, driver: Driver) -> None:
+    """A list can be of one state and one type, and as long as asked for."""
+    driver.one_of_each_state()
+    driver.submit(*range(10, 160))
+    driver.submit(7, run_type=OTHER_TYPE)
+
+    def count(*arguments: str) -> int:
+        return len(call("list", *arguments).out.splitlines())
+
+    assert count() == 100
+    assert count("--limit", "0") == 157
+    assert count("--limit", "3") == 3
+    assert count("--state", "failed") == 1
+    assert count("--state", "pending", "--limit", "0") == 152
+    assert count("--type", OTHER_TYPE) == 1
+    for wrong in (["--state", "lost"], ["--type", "x"], ["--limit", "-1"], ["--limit", "x"]):
+        assert call("list", *wrong).code == 2
+
+
+def test_show(call: Caller, driver: Driver) -> None:
+    """A run is shown with all that is known of it, and everything it went through."""
+    driver.done(4)
+    lines = call("show", "4").out.splitlines()
+    assert "state             done" in lines
+    assert "location          /audio/4.wav" in lines
+    assert lines[lines.index("events") + 1 :] == [
+        f"  {NOON}  pending  (submitted)",
+        f"  {NOON}  pending → ready  (url_received: SUCCESS)",
+        lines[-2],
+        f"  {NOON}  downloading → done  (published: /audio/4.wav)",
+    ]
+    assert lines[-2].startswith(f"  {NOON}  ready → downloading  (claimed: ")
+    found = call("show", "4", "--json").json
+    assert (found["state"], found["bytes"], found["run_id"]) == ("done", 1000, 4)
+    assert found["events"][-1] == {
+        "at": NOON,
+        "from_state": "downloading",
+        "to_state": "done",
+        "reason": "published",
+        "detail": "/audio/4.wav",
+    }
+
+
+def test_show_of_what_is_not_there(call: Caller, driver: Driver) -> None:
+    """A run that is not tracked, of another type, or no run id at all ends in 2."""
+    driver.submit(1)
+    answer = call("show", "99")
+    assert (answer.code, answer.out) == (2, "")
+    assert "Run 99 (text-to-sound) is not tracked" in answer.err
+    assert call("show", "1", "--type", OTHER_TYPE).code == 2
+    answer = call("show", "abc")
+    assert answer.code == 2
+    assert "'abc' is not a run id" in answer.err
+    assert call("show").code == 2
+
+
+@pytest.mark.parametrize("command", ["status", "list", "show 2", "show 3", "show 20", "cancel 2"])
+@pytest.mark.parametrize("as_json", [True, False])
+def test_no_url_is_shown(call: Caller, driver: Driver, command: str, as_json: bool) -> None:  # noqa: FBT001 - a parameter
+    """No command shows a URL, its query, or a column for it."""
+    driver.one_of_each_state()
+    driver.ready(20)
+    claims = driver.claim_ready().claimed
+    driver.end(claims, TransferFailed("http_404", "Gone.", attempts=8, refreshes=0))
+    control.retry(driver.database, [key(20)], at(1))
+    answer = call(*command.split(), *(["--json"] if as_json else []))
+    assert answer.code == 0
+    assert SIGNATURE not in answer.out + answer.err
+    assert "https://" not in answer.out + answer.err
+    assert '"url"' not in answer.out
+    assert not any(line.startswith("url ") for line in answer.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    [
+        {"LC_ALL": "C", "LANG": "C"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "latin-1"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+def test_output_in_any_encoding(program: Program, driver: Driver, encoding: dict[str, str]) -> None:
+    """Arrows, ellipses and foreign names never end a command, whatever the encoding can write."""
+    environment = program.environment() | encoding
+    path = Path(sys.executable).with_name("downloader")
+
+    def run(*arguments: str, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
+        answer = subprocess.run(
+            [path, *arguments], env=environment, input=stdin, capture_output=True, check=False
+        )
+        return answer.returncode, answer.stdout, answer.stderr
+
+    driver.cancelled(1)
+    code, out, err = run("show", "1")
+    assert (code, err) == (0, b"")
+    assert b"cancelled  (cancel)" in out
+    code, _, err = run("submit", "--file", "-", stdin="ø\n".encode() * 12)
+    assert code == 2
+    assert b"12 bad run ids" in err
+    assert err.count(b"whole number") == 10
+
+
+def test_a_reader_that_has_seen_enough(program: Program) -> None:
+    """`downloader list | head` ends in peace."""
+    ids = "\n".join(map(str, range(1, 3001)))
+    assert program("submit", "--file", "-", stdin=ids).returncode == 0
+    with program.start("list", "--limit", "0", "--json") as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["run_id"] == 3000
+        process.stdout.close()
+        assert process.wait(60) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_no_output_at_all(program: Program) -> None:
+    """With its output closed a command does its work all the same."""
+    close_and_run = 'exec "$0" submit 1 2 >&-'
+    path = Path(sys.executable).with_name("downloader")
+    answer = subprocess.run(
+        ["/bin/sh", "-c", close_and_run, path],
+        env=program.environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    assert program.query("SELECT count(*) FROM runs") == [(2,)]

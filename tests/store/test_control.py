@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from store.driving import OTHER_TYPE, TYPE, Driver, at, key, published
+
+from downloader.errors import InputError
+from downloader.rules.states import State
+from downloader.rules.steps import TransferFailed, UrlReceived
+from downloader.store import blocks, control, inspection, leases, transfers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from downloader.store.control import Changed
+
+ALL = [key(run_id) for run_id in range(1, 7)]
+STATES = dict(
+    zip(ALL, ["pending", "ready", "downloading", "done", "failed", "cancelled"], strict=False)
+)
+
+
+def _assert_unchanged(changed: Changed, states: set[str]) -> None:
+    assert changed.unchanged == {one: state for one, state in STATES.items() if state in states}
+
+
+def test_cancel(driver: Driver) -> None:
+    """Unfinished runs are cancelled, others are not."""
+    driver.one_of_each_state()
+    changed = control.cancel(driver.database, ALL, at(5))
+    assert changed.changed == [key(1), key(2), key(3)]
+    _assert_unchanged(changed, {"done", "failed", "cancelled"})
+    for run_id in (1, 2, 3):
+        row = driver.row(run_id)
+        kept = [row[name] for name in ("url", "url_expires_at", "lease_owner", "next_attempt_at")]
+        assert (row["state"], kept) == ("cancelled", [None] * 4)
+        assert driver.reasons(run_id)[-1] == "cancel"
+    assert driver.query(
+        "SELECT from_state FROM run_events WHERE at = ?", "2026-03-01 12:00:05.000000"
+    ) == [
+        ("pending",),
+        ("ready",),
+        ("downloading",),
+    ]
+
+
+@pytest.mark.parametrize("change", [control.cancel, control.retry])
+def test_a_run_that_is_not_tracked(driver: Driver, change: Callable[..., Changed]) -> None:
+    """With one run that is not tracked among them, no run is changed."""
+    driver.one_of_each_state()
+    before = driver.states()
+    with pytest.raises(InputError, match=r"Run 7 .* not tracked"):
+        change(driver.database, [*ALL, key(7)], at(5))
+    assert driver.states() == before
+
+
+def test_a_cancelled_transfer_finds_its_lease_gone(driver: Driver) -> None:
+    """Whoever transfers a run that is cancelled sees it, and cannot publish."""
+    [claim] = driver.downloading(1)
+    control.cancel(driver.database, [key(1)], at(1))
+    held = [(claim.run.key, claim.lease)]
+    assert leases.lost_leases(driver.database, held) == {claim.lease}
+    assert driver.end([claim], published(1), 2) == [False]
+    assert driver.states() == {1: "cancelled"}
+
+
+def test_retry(driver: Driver) -> None:
+    """Failed and cancelled runs are put back, others are not."""
+    driver.one_of_each_state()
+    changed = control.retry(driver.database, ALL, at(5))
+    assert changed.changed == [key(5), key(6)]
+    _assert_unchanged(changed, {"pending", "ready", "downloading", "done"})
+    assert (driver.reasons(5)[-1], driver.reasons(6)[-1]) == ("retry", "retry")
+
+
+def test_a_retried_run_is_as_if_submitted_anew(driver: Driver) -> None:
+    """A retried run has fresh counters, no trace of its errors, and its deadline from now."""
+    [claim] = driver.downloading(1)
+    transfers.note_object(driver.database, claim, etag='"e"', total_bytes=7, now=at(0))
+    driver.end([claim], TransferFailed("http_404", "Gone.", attempts=8, refreshes=3))
+    assert control.retry(driver.database, [key(1)], at(50)).changed == [key(1)]
+    driver.submit(2, seconds=50)
+    one, other = driver.row(1), driver.row(2)
+    assert one | {"run_id": 2} == other
+    assert driver.reasons(1)[-2:] == ["http_404", "retry"]
+
+
+def test_a_run_named_twice(driver: Driver) -> None:
+    """A run named twice is changed once."""
+    driver.submit(1)
+    assert control.cancel(driver.database, [key(1), key(1)], at(0)).changed == [key(1)]
+    assert driver.reasons(1) == ["submitted", "cancel"]
+
+
+def test_retry_of_all_that_failed(driver: Driver) -> None:
+    """Every failed run of the type, or of all types, is put back, and no other."""
+    driver.one_of_each_state()
+    driver.failed(8, 9)
+    control.cancel(driver.database, [key(9)], at(0))
+    assert control.retry_failed(driver.database, OTHER_TYPE, at(1)) == 0
+    assert control.retry_failed(driver.database, TYPE, at(1)) == 3
+    assert control.retry_failed(driver.database, None, at(1)) == 0
+    states = driver.states()
+    assert [states[run_id] for run_id in (4, 5, 6, 8, 9)] == [
+        "done",
+        "pending",
+        "cancelled",
+        "pending",
+        "pending",
+    ]
+    driver.poll(8, step=UrlReceived("https://s/8", None, None), seconds=2)
+    assert driver.reasons(8) == ["submitted", "provider_failed", "retry", "url_received"]
+    [row] = driver.query(
+        "SELECT from_state, to_state, detail FROM run_events WHERE run_id = 5 AND reason = 'retry'"
+    )
+    assert row == ("failed", "pending", None)
+
+
+def test_blocks(driver: Driver) -> None:
+    """What stops the service is told once a scope, with its latest reason and how often tried."""
+    database = driver.database
+    assert blocks.current_blocks(database) == []
+    assert blocks.block(database, "api", "key_refused", "Refused.", now=at(1), until=at(10))
+    assert blocks.block(database, "disk", "disk_full", "Full.", now=at(0), until=at(10))
+    assert not blocks.block(database, "api", "payment", "Pay.", now=at(11), until=at(30))
+    assert blocks.current_blocks(database) == [
+        blocks.Block("disk", "disk_full", "Full.", at(0), at(10), 1),
+        blocks.Block("api", "payment", "Pay.", at(1), at(30), 2),
+    ]
+    assert inspection.status(database).blocked == blocks.current_blocks(database)
+    assert blocks.unblock(database, "disk")
+    assert not blocks.unblock(database, "disk")
+    assert [block.scope for block in blocks.current_blocks(database)] == ["api"]
+
+
+def test_status(driver: Driver) -> None:
+    """The status counts every state, saved bytes alone, and knows the oldest unfinished run."""
+    empty = inspection.status(driver.database)
+    assert (set(empty.runs.values()), empty.bytes, empty.oldest_unfinished_at) == ({0}, 0, None)
+    assert list(empty.runs) == [state.value for state in State]
+    driver.done(10, 11, seconds=1, size=500)
+    assert inspection.status(driver.database).oldest_unfinished_at is None
+    assert not inspection.any_unfinished(driver.database)
+    [claim] = driver.downloading(12, seconds=2)
+    transfers.note_object(driver.database, claim, etag=None, total_bytes=10**9, now=at(2))
+    driver.submit(13, 14, seconds=3)
+    found = inspection.status(driver.database)
+    assert found.runs == dict.fromkeys(found.runs, 0) | {"pending": 2, "downloading": 1, "done": 2}
+    assert (found.bytes, found.oldest_unfinished_at) == (1000, at(2))
+    assert inspection.count_unfinished(driver.database) == 3
+    assert inspection.any_unfinished(driver.database)
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_unfinished(driver: Driver, state: State) -> None:
+    """Pending, ready and downloading are unfinished; the others are at their end."""
+    getattr(driver, "submit" if state == "pending" else state.value)(1)
+    unfinished = state in {State.PENDING, State.READY, State.DOWNLOADING}
+    assert inspection.any_unfinished(driver.database) is unfinished
+    assert inspection.count_unfinished(driver.database) == unfinished
+
+
+def test_lists(driver: Driver) -> None:
+    """Runs are listed the last changed first, by state and type, as many as asked for."""
+    driver.submit(1, 2, seconds=0)
+    driver.submit(3, seconds=5, run_type=OTHER_TYPE)
+    driver.failed(4, seconds=3)
+
+    def ids(
+        state: State | None = None, run_type: str | None = None, limit: int | None = None
+    ) -> list[int]:
+        rows = inspection.list_runs(driver.database, state=state, run_type=run_type, limit=limit)
+        return [row["run_id"] for row in rows]
+
+    driver.execute("UPDATE runs SET updated_at = submitted_at")
+    assert ids() == [3, 4, 2, 1]
+    assert ids(State.PENDING) == [3, 2, 1]
+    assert ids(State.PENDING, TYPE) == [2, 1]
+    assert ids(limit=2) == [3, 4]
+    assert ids(State.DONE) == []
+
+
+def test_a_long_list_is_whole(driver: Driver) -> None:
+    """A list longer than what is fetched at a time has every run once."""
+    driver.submit(*range(1, 2502))
+    rows = inspection.list_runs(driver.database, state=None, run_type=None, limit=None)
+    assert sorted(row["run_id"] for row in rows) == list(range(1, 2502))
+
+
+def test_one_run(driver: Driver) -> None:
+    """One run is shown with its history; one that is not tracked is not there."""
+    driver.done(1)
+    assert inspection.show_run(driver.database, key(1, OTHER_TYPE)) is None
+    assert inspection.show_run(driver.database, key(2)) is None
+    found = inspection.show_run(driver.database, key(1))
+    assert found is not None
+    run, history = found
+    assert (run["state"], run["done_at"]) == ("done", at(0))
+    assert [event.to_state for event in history] == ["pending", "ready", "downloading", "done"]
+    assert inspection.states_of(driver.database, [key(1), key(2)]) == {key(1): "done"}

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from store.driving import OTHER_TYPE, SIGNATURE, TYPE, Driver, at, key, signed_url
+
+from downloader.rules.steps import PollFailed, PollLater, UrlReceived
+from downloader.store import control, leases, polling
+from downloader.store.leases import Owner
+
+if TYPE_CHECKING:
+    from downloader.rules.steps import PollStep
+    from downloader.store.polling import ClaimedBatch
+
+
+def _ids(batches: list[ClaimedBatch]) -> list[tuple[int, ...]]:
+    return [batch.batch.run_ids for batch in batches]
+
+
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(0, []), (1, [1]), (2, [2]), (5, [5]), (6, [3, 3]), (7, [5, 2])]
+)
+def test_due_runs_are_packed(driver: Driver, count: int, sizes: list[int]) -> None:
+    """Due runs make as few batches as can be, and none of one where that can be helped."""
+    driver.submit(*range(1, count + 1))
+    batches = driver.claim_due()
+    assert sorted(map(len, _ids(batches)), reverse=True) == sizes
+    assert sorted(run_id for ids in _ids(batches) for run_id in ids) == list(range(1, count + 1))
+    assert len({batch.lease for batch in batches}) == len(batches)
+
+
+def test_a_claim_tells_what_the_decision_needs(driver: Driver) -> None:
+    """A claimed run comes with its polls, its submission and when it was due."""
+    driver.submit(1)
+    driver.poll(1, step=PollLater(at(5), "PENDING"))
+    [batch] = driver.claim_due(6)
+    [run] = batch.runs
+    assert (run.key, run.polls) == (key(1), 1)
+    assert (run.submitted_at, run.next_attempt_at) == (at(0), at(5))
+
+
+def test_the_types_are_never_mixed(driver: Driver) -> None:
+    """Each batch is of one run type, also where its neighbours would fill it."""
+    driver.submit(1, 2)
+    driver.submit(1, 3, run_type=OTHER_TYPE)
+    found = {batch.batch.run_type: batch.batch.run_ids for batch in driver.claim_due(soon=60)}
+    assert found == {TYPE: (1, 2), OTHER_TYPE: (1, 3)}
+
+
+def test_a_short_batch_is_topped_up(driver: Driver) -> None:
+    """Runs that are due soon fill a batch that is asked for anyway, the soonest first."""
+    driver.submit(1)
+    for run_id, due in ((2, 9), (3, 4), (4, 6), (5, 5), (6, 3), (7, 20)):
+        driver.submit(run_id, seconds=due)
+    assert _ids(driver.claim_due(soon=10)) == [(1, 6, 3, 5, 4)]
+    assert _ids(driver.claim_due(5, soon=0)) == []
+
+
+def test_soon_has_an_end(driver: Driver) -> None:
+    """A run due after the horizon, of another type, or claimed by another fills no batch."""
+    driver.submit(1, seconds=2)
+    assert _ids(driver.claim_due(2, lease=5)) == [(1,)]
+    driver.submit(2, seconds=2)
+    driver.submit(3, seconds=12.001)
+    driver.submit(4, seconds=3, run_type=OTHER_TYPE)
+    driver.submit(5, seconds=12)
+    assert _ids(driver.claim_due(2, soon=10)) == [(2, 5)]
+
+
+def test_nothing_is_asked_for_before_it_is_due(driver: Driver) -> None:
+    """Runs due soon make no batch of their own."""
+    driver.submit(1, 2, seconds=1)
+    assert driver.claim_due(0.999, soon=60) == []
+    assert _ids(driver.claim_due(1)) == [(1, 2)]
+
+
+def test_at_most_so_many(driver: Driver) -> None:
+    """No more due runs are claimed than asked for, of all types the most overdue first."""
+    for run_id in range(1, 9):
+        driver.submit(run_id, seconds=run_id)
+    driver.submit(1, seconds=1.5, run_type=OTHER_TYPE)
+    claimed = [run.key for batch in driver.claim_due(100, most=3) for run in batch.runs]
+    assert sorted(claimed) == [key(1), key(2), key(1, OTHER_TYPE)]
+
+
+def test_the_cutoff(driver: Driver) -> None:
+    """What fell due after the cutoff is left alone, however late it is."""
+    driver.submit(1, seconds=1)
+    driver.submit(2, seconds=3)
+    assert _ids(driver.claim_due(10, cutoff=2)) == [(1,)]
+    assert driver.claim_due(10, cutoff=2) == []
+
+
+def test_a_claimed_run_is_not_claimed_again(driver: Driver) -> None:
+    """Nobody else asks for a run while its claim lasts."""
+    driver.submit(1, 2)
+    assert len(driver.claim_due(0, lease=60)) == 1
+    assert driver.claim_due(59.999, owner=Owner()) == []
+    row = driver.row(1)
+    assert row["lease_expires_at"] == row["next_attempt_at"] == "2026-03-01 12:01:00.000000"
+
+
+def test_a_claim_whose_holder_died(driver: Driver) -> None:
+    """A claim that ran out falls due by itself, and the first holder's answers are void."""
+    driver.submit(1)
+    [old] = driver.claim_due(0, lease=60)
+    [new] = driver.claim_due(60, owner=Owner())
+    assert new.lease != old.lease
+    step = UrlReceived(signed_url(1), None, "SUCCESS")
+    before = driver.row(1)
+    assert polling.record_polls(driver.database, old.lease, [(key(1), step)], at(61)) == 0
+    assert driver.row(1) == before
+    assert driver.reasons(1) == ["submitted"]
+    assert polling.record_polls(driver.database, new.lease, [(key(1), step)], at(62)) == 1
+    assert driver.reasons(1) == ["submitted", "url_received"]
+
+
+def test_a_late_answer_that_nobody_has_claimed_since(driver: Driver) -> None:
+    """An answer that comes after the claim's end is good while nobody else has the run."""
+    driver.submit(1)
+    [batch] = driver.claim_due(0, lease=60)
+    steps = [(key(1), UrlReceived(signed_url(1), None, None))]
+    assert polling.record_polls(driver.database, batch.lease, steps, at(100)) == 1
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        UrlReceived(signed_url(1), None, "SUCCESS"),
+        PollLater(at(9)),
+        PollLater(at(9), asked=False),
+        PollFailed("provider_failed", "No."),
+    ],
+)
+def test_a_run_cancelled_meanwhile(driver: Driver, step: PollStep) -> None:
+    """What comes for a run that a person has cancelled changes nothing."""
+    driver.submit(1, 2)
+    [batch] = driver.claim_due()
+    control.cancel(driver.database, [key(1)], at(1))
+    before = driver.row(1)
+    steps = [(key(1), step), (key(2), step)]
+    assert polling.record_polls(driver.database, batch.lease, steps, at(2)) == 1
+    assert driver.row(1) == before
+    assert driver.row(2)["lease_owner"] is None
+
+
+def test_a_url_received(driver: Driver) -> None:
+    """A run with a URL is ready at once, and says until when."""
+    driver.submit(1)
+    driver.poll(1, step=UrlReceived(signed_url(1), at(900), "SUCCESS"), seconds=3)
+    row = driver.row(1)
+    assert SIGNATURE in row["url"]
+    now = "2026-03-01 12:00:03.000000"
+    assert (row["state"], row["polls"], row["remote_status"]) == ("ready", 1, "SUCCESS")
+    assert row["url_expires_at"] == "2026-03-01 12:15:00.000000"
+    assert row["next_attempt_at"] == row["ready_at"] == row["updated_at"] == now
+    assert driver.reasons(1) == ["submitted", "url_received"]
+
+
+def test_not_finished_yet(driver: Driver) -> None:
+    """A run that is not finished is asked for later; that is no change of state."""
+    driver.submit(1)
+    driver.poll(1, step=PollLater(at(2), "PENDING"))
+    driver.poll(1, step=PollLater(at(6), None, "http_500", "Answers 500."), seconds=2)
+    row = driver.row(1)
+    assert (row["state"], row["polls"], row["remote_status"]) == ("pending", 2, "PENDING")
+    assert (row["error_code"], row["error_message"]) == ("http_500", "Answers 500.")
+    assert row["next_attempt_at"] == "2026-03-01 12:00:06.000000"
+    assert row["lease_owner"] is None
+    driver.poll(1, step=PollLater(at(9), "RUNNING"), seconds=6)
+    row = driver.row(1)
+    assert (row["remote_status"], row["error_code"], row["error_message"]) == (
+        "RUNNING",
+        None,
+        None,
+    )
+    assert driver.reasons(1) == ["submitted"]
+
+
+def test_a_claim_given_back(driver: Driver) -> None:
+    """A claim given back unasked counts no poll, and leaves the last answer's traces."""
+    driver.submit(1)
+    driver.poll(1, step=PollLater(at(2), "PENDING", "http_500", "Answers 500."))
+    before = driver.row(1)
+    driver.poll(1, step=PollLater(at(2), asked=False), seconds=2)
+    after = driver.row(1)
+    assert {name for name in after if after[name] != before[name]} <= {"updated_at"}
+
+
+def test_failed_at_the_provider(driver: Driver) -> None:
+    """A run that failed at the provider is failed, with the provider's word and the reason."""
+    driver.submit(1)
+    driver.poll(1, step=PollLater(at(0), "PENDING"))
+    driver.poll(1, step=PollFailed("deadline", "Too late."))
+    row = driver.row(1)
+    assert (row["state"], row["polls"], row["remote_status"]) == ("failed", 2, "PENDING")
+    assert (row["error_code"], row["error_message"]) == ("deadline", "Too late.")
+    assert driver.query("SELECT reason, detail FROM run_events ORDER BY event_id DESC LIMIT 1") == [
+        ("deadline", "Too late.")
+    ]
+
+
+def test_when_the_next_is_due(driver: Driver) -> None:
+    """The next due time is the earliest of the types asked about, claims included."""
+    types = [TYPE, OTHER_TYPE]
+    assert polling.next_due_at(driver.database, types) is None
+    driver.submit(1, seconds=50)
+    driver.submit(2, seconds=20, run_type=OTHER_TYPE)
+    assert polling.next_due_at(driver.database, types) == at(20)
+    assert polling.next_due_at(driver.database, [TYPE]) == at(50)
+    driver.claim_due(20, lease=100)
+    assert polling.next_due_at(driver.database, types) == at(50)
+    driver.claim_due(50, lease=10)
+    assert polling.next_due_at(driver.database, [TYPE]) == at(60)
+
+
+def test_an_extended_claim_is_due_later(driver: Driver) -> None:
+    """A holder that is alive keeps its runs from falling due."""
+    driver.submit(1)
+    [batch] = driver.claim_due(0, lease=60)
+    held = [(key(1), batch.lease)]
+    assert leases.extend_leases(driver.database, held, at(120)) == set()
+    assert driver.claim_due(119) == []
+    assert len(driver.claim_due(120)) == 1
+    assert leases.extend_leases(driver.database, held, at(300)) == {batch.lease}
+    assert leases.lost_leases(driver.database, held) == {batch.lease}
+
+
+def test_every_claim_has_a_name_of_its_own() -> None:
+    """No two claims, of one owner or of two, have the same name."""
+    names = [owner.new_lease() for owner in (Owner(), Owner()) for _ in range(50)]
+    assert len(set(names)) == 100

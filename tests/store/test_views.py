@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from store.driving import OTHER_TYPE, PUT_BACK, START, TYPE, key, published
+
+from downloader.clock import utc_now
+from downloader.rules.steps import NewUrl, PollLater, TransferFailed, TryAgain
+from downloader.store import intake
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from store.driving import Driver
+
+
+def _view(driver: Driver, name: str) -> list[dict[str, Any]]:
+    with driver.database.read() as connection:
+        found = connection.exec_driver_sql(f"SELECT * FROM {name}")  # noqa: S608 - a view's name
+        return [dict(row) for row in found.mappings()]
+
+
+@pytest.mark.parametrize("name", ["progress", "failures", "stuck", "throughput_by_hour"])
+def test_an_empty_database(driver: Driver, name: str) -> None:
+    """A view of an empty database has no row, and no error."""
+    assert _view(driver, name) == []
+
+
+def test_progress(driver: Driver) -> None:
+    """`progress` counts each state of each run type, with bytes of saved files alone."""
+    driver.one_of_each_state()
+    driver.submit(1, 2, seconds=9, run_type=OTHER_TYPE)
+    found = {row["run_type"]: row for row in _view(driver, "progress")}
+    sound, tts = found.pop(TYPE), found.pop(OTHER_TYPE)
+    assert found == {}
+    states = ["pending", "ready", "downloading", "done", "failed", "cancelled"]
+    assert {name: sound[name] for name in states} == dict.fromkeys(states, 1)
+    assert (sound["runs"], sound["bytes"], sound["percent_finished"]) == (6, 1000, 50.0)
+    assert sound["oldest_unfinished_at"] == "2026-03-01 12:00:00.000000"
+    assert tts == dict.fromkeys(states, 0) | {
+        "run_type": OTHER_TYPE,
+        "runs": 2,
+        "pending": 2,
+        "bytes": 0,
+        "percent_finished": 0.0,
+        "oldest_unfinished_at": "2026-03-01 12:00:09.000000",
+    }
+
+
+def test_progress_of_finished_work(driver: Driver) -> None:
+    """Where nothing is unfinished there is no oldest, and all of it is finished."""
+    driver.done(1, 2, size=5)
+    [row] = _view(driver, "progress")
+    assert (row["percent_finished"], row["oldest_unfinished_at"], row["bytes"]) == (100.0, None, 10)
+
+
+def test_failures(driver: Driver) -> None:
+    """`failures` tells of each failed run and no other why, and what was tried."""
+    claims = driver.downloading(7)
+    driver.end(claims, TransferFailed("http_500", "Answers 500.", 8, 2), 30)
+    driver.one_of_each_state()
+    by_id = {row["run_id"]: row for row in _view(driver, "failures")}
+    assert set(by_id) == {5, 7}
+    assert by_id[7] == {
+        "run_type": "text-to-sound",
+        "run_id": 7,
+        "error_code": "http_500",
+        "error_message": "Answers 500.",
+        "remote_status": "SUCCESS",
+        "polls": 1,
+        "attempts": 8,
+        "refreshes": 2,
+        "submitted_at": "2026-03-01 12:00:00.000000",
+        "failed_at": "2026-03-01 12:00:30.000000",
+    }
+    assert by_id[5]["remote_status"] == "ERROR"
+    assert by_id[5]["error_message"] == "Out of credit"
+
+
+def _never_asked(driver: Driver) -> None:
+    driver.submit(1)
+
+
+def _not_finished(driver: Driver) -> None:
+    driver.submit(1)
+    driver.poll(1, step=PollLater(utc_now() + timedelta(hours=9), "PENDING"))
+
+
+def _no_answer(driver: Driver) -> None:
+    driver.submit(1)
+    driver.poll(1, step=PollLater(utc_now(), error_code="http_500", error_message="Answers 500."))
+
+
+def _waiting(driver: Driver) -> None:
+    driver.ready(1)
+
+
+def _in_error(driver: Driver) -> None:
+    claims = driver.downloading(1)
+    driver.end(claims, TryAgain(utc_now(), "reset", "The connection was reset."))
+
+
+def _refused(driver: Driver) -> None:
+    claims = driver.downloading(1)
+    driver.end(claims, NewUrl(utc_now(), "url_expired", "Expired.", 0, 3))
+
+
+def _abandoned(driver: Driver) -> None:
+    driver.downloading(1)
+
+
+@pytest.mark.parametrize(
+    ("bring_about", "state", "why"),
+    [
+        (_never_asked, "pending", "never asked for: is the daemon running?"),
+        (_not_finished, "pending", "not finished at the provider"),
+        (_no_answer, "pending", "the API does not answer for it"),
+        (_waiting, "ready", "no worker takes it: is the daemon running?"),
+        (_in_error, "ready", "transfers end in errors"),
+        (_refused, "pending", "its URLs are refused or expire before use"),
+        (_abandoned, "downloading", "its worker is gone: the lease has run out"),
+    ],
+)
+def test_stuck(driver: Driver, bring_about: Callable[[Driver], None], state: str, why: str) -> None:
+    """`stuck` shows each run that does not get on, and why; the tests' runs are of long ago."""
+    bring_about(driver)
+    [row] = _view(driver, "stuck")
+    assert (row["run_id"], row["state"], row["why"]) == (1, state, why)
+
+
+def test_not_stuck(driver: Driver) -> None:
+    """What is new, being transferred, or at its end is not stuck."""
+    now = (utc_now() - START).total_seconds()
+    driver.done(1, seconds=now)
+    driver.failed(2, seconds=now)
+    driver.cancelled(3, seconds=now)
+    driver.downloading(4, seconds=now)
+    driver.ready(5, seconds=now)
+    intake.submit(driver.database, "tts", [6], utc_now() - timedelta(minutes=59))
+    assert _view(driver, "stuck") == []
+    intake.submit(driver.database, "tts", [7], utc_now() - timedelta(minutes=61))
+    assert [row["run_id"] for row in _view(driver, "stuck")] == [7]
+
+
+def test_a_transfer_that_was_interrupted_is_not_stuck(driver: Driver) -> None:
+    """Being put back spends nothing, and so does not make a new run look stuck."""
+    now = (utc_now() - START).total_seconds()
+    driver.end(driver.downloading(1, seconds=now), PUT_BACK, now)
+    assert driver.states() == {1: "ready"}
+    assert _view(driver, "stuck") == []
+
+
+def test_throughput_by_hour(driver: Driver) -> None:
+    """`throughput_by_hour` sums the saved files of each hour, and the mean time from submit."""
+    for run_id, (submitted, saved) in enumerate([(0, 10), (0, 20), (0, 3600), (7200, 7201)], 1):
+        driver.ready(run_id, seconds=submitted)
+        claims = driver.claim_ready(saved).claimed
+        assert [claim.run.key for claim in claims] == [key(run_id)]
+        driver.end(claims, published(run_id, size=100), saved)
+    driver.submit(9)
+    rows = sorted(_view(driver, "throughput_by_hour"), key=lambda row: str(row["hour"]))
+    assert [(row["hour"], row["runs"], row["bytes"]) for row in rows] == [
+        ("2026-03-01 12:00:00", 2, 200),
+        ("2026-03-01 13:00:00", 1, 100),
+        ("2026-03-01 14:00:00", 1, 100),
+    ]
+    means = [row["mean_seconds_from_submit"] for row in rows]
+    assert means == pytest.approx([15.0, 3600.0, 1.0], abs=0.01)
