@@ -156,7 +156,7 @@ def test_many_bad_ids(call: Caller, driver: Driver) -> None:
     _assert_refused(answer, driver, "24 bad run ids; nothing was recorded")
     shown = answer.err.splitlines()[1:]
     assert shown[0].startswith("  'x' is not a run id")
-    assert [line.split(": ")[1] for line in shown[1:10]] == [f"'bad{n}'" for n in range(1, 10)]
+    assert [line.split()[4] for line in shown[1:10]] == [f"'bad{n}'" for n in range(1, 10)]
     assert shown[10:] == ["  … and 14 more"]
 
 
