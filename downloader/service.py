@@ -190,7 +190,13 @@ class _Service:
         grace = self._session.settings.grace_seconds
         running = sum(one.guard is not None for one in self._session.held())
         self._stopped = self._stopped or why
-        _log.warning("service.stopping", reason=why, transfers=running, grace_seconds=grace)
+        _log.warning(
+            "service.stopping",
+            reason=why,
+            transfers=running,
+            grace_seconds=grace,
+            hint="running transfers may end; a second signal cuts them off",
+        )
         self._session.stop()
         await anyio.sleep(grace)
         await self._cut_off(work)
