@@ -1,4 +1,4 @@
-"""The output folder: where saved files and parts are."""
+"""The output folder: made, probed, and cleared of parts that nobody needs."""
 
 from __future__ import annotations
 
@@ -8,35 +8,15 @@ import secrets
 from typing import TYPE_CHECKING
 
 from downloader.transfer.files import disk_errors, lock_existing, opened_folder
-from downloader.transfer.part import PARTIAL, Part, object_digest, parts_in
+from downloader.transfer.layout import PARTIAL, Layout
+from downloader.transfer.part import Part, object_digest, parts_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from downloader.rules.states import RunKey
 
 
-class Output:
-    """The folder that saved files go to."""
-
-    def __init__(self, folder: Path, default_run_type: str) -> None:
-        self.folder = folder.absolute()
-        self._default_run_type = default_run_type
-
-    def folder_of(self, run_type: str) -> Path:
-        """Return where the files of a run type are: other types have a folder of their own."""
-        return self.folder if run_type == self._default_run_type else self.folder / run_type
-
-    def final(self, key: RunKey, audio_format: str) -> Path:
-        """Return the path of a run's saved file."""
-        return self.folder_of(key.run_type) / f"{key.run_id}.{audio_format}"
-
-    @contextlib.contextmanager
-    def opened(self, folder: Path) -> Iterator[int]:
-        """Open a folder of saved files; the output folder itself may be a link to one."""
-        with opened_folder(folder.resolve() if folder == self.folder else folder) as descriptor:
-            yield descriptor
+class Output(Layout):
+    """The output folder, made and kept in order; parts are opened here."""
 
     def prepare(self) -> None:
         """Create the folders, and see that they can be written to.

@@ -34,14 +34,14 @@ from downloader.transfer.files import (
     lock_existing,
     opened_folder,
 )
+from downloader.transfer.layout import PARTIAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from downloader.transfer.output import Output
+    from downloader.transfer.layout import Layout
 
-PARTIAL: Final = ".partial"
 HEAD_BYTES: Final = 64 * 1024
 """How much of a file's start is kept in memory, for the judgement of its audio header."""
 
@@ -62,15 +62,15 @@ class Part:
     operating system does; callers wrap them in `disk_errors`.
     """
 
-    def __init__(self, output: Output, key: RunKey, object_digest: str) -> None:
-        self._output = output
+    def __init__(self, layout: Layout, key: RunKey, object_digest: str) -> None:
+        self._layout = layout
         self._key = key
         self._token = secrets.token_hex(6)
         self._object = _NO_OBJECT
         self._hash = hashlib.sha256()
         self.size = 0
         self.head = b""
-        with opened_folder(output.folder / PARTIAL) as partial:
+        with opened_folder(layout.folder / PARTIAL) as partial:
             self._descriptor, found = self._take_over(partial, object_digest)
             if found is None:
                 self._descriptor = create_locked(self.name, partial)
@@ -86,7 +86,7 @@ class Part:
     @property
     def path(self) -> Path:
         """The file's path."""
-        return self._output.folder / PARTIAL / self.name
+        return self._layout.folder / PARTIAL / self.name
 
     def _take_over(self, partial: int, wanted: str) -> tuple[int, str | None]:
         """Take a part that nobody holds: one already published, else one of the wanted object."""
@@ -136,7 +136,7 @@ class Part:
     def _rename(self, object_digest: str) -> None:
         if object_digest == self._object:
             return
-        with opened_folder(self._output.folder / PARTIAL) as partial:
+        with opened_folder(self._layout.folder / PARTIAL) as partial:
             before, self._object = self.name, object_digest
             os.rename(before, self.name, src_dir_fd=partial, dst_dir_fd=partial)
 
@@ -166,8 +166,8 @@ class Part:
         """
         final.parent.mkdir(parents=True, exist_ok=True)
         with (
-            opened_folder(self._output.folder / PARTIAL) as partial,
-            self._output.opened(final.parent) as folder,
+            opened_folder(self._layout.folder / PARTIAL) as partial,
+            self._layout.opened(final.parent) as folder,
         ):
             fresh = True
             try:
@@ -203,8 +203,8 @@ class Part:
         """Return the final file that an earlier process made of this part, whole, or None."""
         here = os.fstat(self._descriptor)
         for audio_format in AudioFormat:
-            final = self._output.final(self._key, audio_format)
-            with contextlib.suppress(OSError), self._output.opened(final.parent) as folder:
+            final = self._layout.final(self._key, audio_format)
+            with contextlib.suppress(OSError), self._layout.opened(final.parent) as folder:
                 there = os.stat(final.name, dir_fd=folder, follow_symlinks=False)
                 if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
                     found = hash_file(final.name, folder)
@@ -216,7 +216,7 @@ class Part:
     def abandon(self) -> None:
         """Leave a file that has a second name elsewhere to whoever made that, and begin anew."""
         self.discard()
-        with opened_folder(self._output.folder / PARTIAL) as partial:
+        with opened_folder(self._layout.folder / PARTIAL) as partial:
             self._object = _NO_OBJECT
             self._descriptor = create_locked(self.name, partial)
         self.linked = False

@@ -11,8 +11,8 @@ import pytest
 from downloader.rules.states import RunKey
 from downloader.transfer.engine import TransferError
 from downloader.transfer.guard import Guard
+from downloader.transfer.layout import PARTIAL
 from downloader.transfer.output import Output
-from downloader.transfer.part import PARTIAL
 from downloader.transfer.transfer import Order, transfer
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 from downloader.rules.audio import AudioFormat
 from downloader.rules.states import RunKey
 from downloader.transfer.files import DiskError, Hashed, disk_errors
+from downloader.transfer.layout import PARTIAL
 from downloader.transfer.output import Output
-from downloader.transfer.part import HEAD_BYTES, PARTIAL, NameTakenError
+from downloader.transfer.part import HEAD_BYTES, NameTakenError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
