@@ -6,7 +6,8 @@
     ├── InputError             2   what was typed or read is wrong; nothing was changed
     ├── ConfigurationError     2   an option, a file or the environment is wrong
     ├── StoreError             2   the database cannot be used
-    │   └── NewerDatabaseError     … because a newer version of the program made it
+    │   ├── NewerDatabaseError     … because a newer version of the program made it
+    │   └── BusyDatabaseError      … because another program keeps it locked
     └── BlockedError           3   the service as a whole cannot go on for now
 
 Messages are whole sentences: what was wrong, where, what to do. They carry no key and
@@ -47,6 +48,10 @@ class StoreError(DownloaderError):
 
 class NewerDatabaseError(StoreError):
     """The database was made by a newer version of this program."""
+
+
+class BusyDatabaseError(StoreError):
+    """Another program keeps the database locked."""
 
 
 class BlockedError(DownloaderError):

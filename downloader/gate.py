@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import structlog
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
+
+_LOOK_AGAIN_SECONDS: Final = 5.0
+"""How often successes look for what another process has shut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,34 +53,31 @@ class Gate:
         self._database = database
         self._scope = scope
         self._in_thread = in_thread
-        self._passed = False  # this process has succeeded since the gate was last shut
+        self._looked_at: float | None = None  # when a success last opened the gate
         self.trouble: Trouble | None = None
 
     async def shut(self, trouble: Trouble) -> datetime:
         """Stop this scope for everybody, say so once, and return when to try again."""
-        now = utc_now()
-        known = await self._block()
-        probes = 0 if known is None else known.probes
-        until = now + timedelta(seconds=probe_delay_seconds(probes, jitter()))
-        await self._in_thread(
+        until = await self._in_thread(
             blocks.block,
             self._database,
             self._scope,
             trouble.reason,
             trouble.message,
-            now=now,
-            until=until,
+            now=utc_now(),
+            pause_seconds=lambda probes: probe_delay_seconds(probes, jitter()),
         )
         if self.trouble is None:
             _log.error("service.blocked", reason=trouble.reason, message=trouble.message)
-        self.trouble, self._passed = trouble, False
+        self.trouble, self._looked_at = trouble, None
         return until
 
     async def passed(self) -> None:
-        """Note a success: what was shut is open again, for everybody."""
-        if self._passed:
+        """Note a success: what was shut, by whatever process, is open again for everybody."""
+        looked_at, self.trouble = self._looked_at, None
+        if looked_at is not None and time.monotonic() - looked_at < _LOOK_AGAIN_SECONDS:
             return
-        self._passed, self.trouble = True, None
+        self._looked_at = time.monotonic()
         if await self._in_thread(blocks.unblock, self._database, self._scope):
             _log.warning("service.unblocked", scope=self._scope)
 

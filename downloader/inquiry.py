@@ -23,8 +23,9 @@ from downloader.rules.answers import (
     Suspect,
 )
 from downloader.rules.batching import Batch, split
-from downloader.rules.decisions import after_no_answer, after_verdict
+from downloader.rules.decisions import after_error_alone, after_no_answer, after_verdict
 from downloader.rules.expiry import url_expires_at
+from downloader.rules.states import RunKey
 from downloader.rules.steps import PollFailed, PollLater, PollStep
 from downloader.store import inspection, polling
 from downloader.throttle import Throttle
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from downloader.camb.client import ApiClient
-    from downloader.rules.states import RunKey
     from downloader.session import Session
     from downloader.store.polling import ClaimedBatch, DueRun
 
@@ -55,6 +55,7 @@ class Inquiries:
         self._threads = anyio.CapacityLimiter(REQUESTS_AT_ONCE)
         self.key_is_good = False  # an answer has shown it, in this process
         self.last_failure: Trouble | None = None
+        self._known_good: RunKey | None = None  # the API has answered for it
 
     @property
     def failures(self) -> int:
@@ -74,7 +75,8 @@ class Inquiries:
                 reply = await self._ask(batch)
                 if not await self._take(reply, batch, resolution):
                     break
-            await self._judge_forbidden(resolution)
+            if not stopping.is_set():
+                await self._judge_alone(resolution)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._give_back(resolution)
@@ -99,11 +101,9 @@ class Inquiries:
                 # One run of it may be the culprit: the others shall not wait for it.
                 halves = [Batch(batch.run_type, half) for half in split(batch.run_ids)]
                 resolution.left.extendleft(reversed(halves))
-            case Forbidden():
-                resolution.forbidden.extend(batch.run_ids)
-                resolution.forbidden_message = reply.judgement.message
-            case Suspect(error_code=code, message=message):
-                await self._no_answer(RetryLater(code, message), batch, resolution)
+            case Forbidden() | Suspect() | RetryLater(error_code="server_error"):
+                # Refused alone: the run's own fault, or everybody's. The others will tell.
+                resolution.refused_alone.append((batch, reply.judgement))
             case Blocked(reason=reason, message=message):
                 await self._session.api.shut(Trouble(reason, message))
                 return False
@@ -115,6 +115,7 @@ class Inquiries:
         session = self._session
         self._throttle.succeeded()
         self.key_is_good = resolution.answered = True
+        self._known_good = RunKey(batch.run_type, batch.run_ids[0])
         await session.api.passed()
         if answer.unasked:
             _log.warning("api.unasked_runs", run_ids=answer.unasked)
@@ -165,44 +166,60 @@ class Inquiries:
             steps.append((run.key, step))
         await self._record(steps, resolution)
 
-    async def _judge_forbidden(self, resolution: _Resolution) -> None:
-        """Tell runs that belong to somebody else from a key that opens nothing (403 is both)."""
-        if not resolution.forbidden:
+    async def _judge_alone(self, resolution: _Resolution) -> None:
+        """Tell runs that are refused from an API that refuses: what it says of others decides."""
+        if not resolution.refused_alone:
             return
-        message = resolution.forbidden_message
-        if not (resolution.answered or self.key_is_good or await self._key_opens_others()):
-            await self._session.api.shut(Trouble("key_refused", message))
-            return
-        await self._record(
-            [
-                (resolution.runs[run_id].key, PollFailed("forbidden", message))
-                for run_id in resolution.forbidden
-            ],
-            resolution,
-        )
+        others_are_fine = resolution.answered or await self._answers_for_others(resolution)
+        if others_are_fine:
+            self._throttle.succeeded()
+        for batch, judgement in resolution.refused_alone:
+            run = resolution.runs[batch.run_ids[0]]
+            if not others_are_fine:
+                if isinstance(judgement, Forbidden):  # 403 is also what a bad key gets
+                    await self._session.api.shut(Trouble("key_refused", judgement.message))
+                    return
+                answer = RetryLater(judgement.error_code, judgement.message)
+                await self._no_answer(answer, batch, resolution)
+                continue
+            step: PollStep
+            if isinstance(judgement, Forbidden):
+                step = PollFailed("forbidden", judgement.message)
+            else:
+                step = after_error_alone(
+                    judgement.error_code,
+                    judgement.message,
+                    polls=run.polls,
+                    submitted_at=run.submitted_at,
+                    limits=self._session.settings.limits,
+                    now=utc_now(),
+                    jitter=jitter(),
+                )
+            await self._record([(run.key, step)], resolution)
 
-    async def _key_opens_others(self) -> bool:
-        """Ask for a run that was saved before: known to be good, it tells of the key alone."""
-        known = await self._session.in_thread(inspection.any_done, self._session.database)
+    async def _answers_for_others(self, resolution: _Resolution) -> bool:
+        """Ask anew for a run that was answered or saved before: known to be good."""
+        known = self._known_good
+        if known is None or known.run_id in resolution.runs:
+            known = await self._session.in_thread(inspection.any_done, self._session.database)
         if known is None or known.run_type not in RUN_TYPES:
             return False
         await self._throttle.wait(self._session.stopping)
         reply = await self._ask(Batch(known.run_type, (known.run_id,)))
-        self.key_is_good = isinstance(reply.judgement, Answered)
-        return self.key_is_good
+        return isinstance(reply.judgement, Answered)
 
     async def _record(
         self, steps: Iterable[tuple[RunKey, PollStep]], resolution: _Resolution
     ) -> None:
         steps = list(steps)
         session = self._session
-        await session.in_thread(
+        held = await session.in_thread(
             polling.record_polls, session.database, resolution.lease, steps, utc_now()
         )
         for key, step in steps:
             resolution.unjudged.discard(key.run_id)
             session.release(key, resolution.lease)
-            if isinstance(step, PollFailed):
+            if isinstance(step, PollFailed) and key in held:
                 session.tally.failed += 1
                 _log.warning(
                     "run.failed",
@@ -233,6 +250,5 @@ class _Resolution:
         self.runs: dict[int, DueRun] = {run.key.run_id: run for run in claimed.runs}
         self.left = deque([claimed.batch])
         self.unjudged = set(self.runs)
-        self.forbidden: list[int] = []
-        self.forbidden_message = ""
+        self.refused_alone: list[tuple[Batch, Forbidden | Suspect | RetryLater]] = []
         self.answered = False

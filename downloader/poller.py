@@ -16,6 +16,8 @@ from downloader.store import polling, transfers
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from anyio.abc import TaskGroup
+
     from downloader.camb.client import ApiClient
     from downloader.session import Session
     from downloader.store.polling import ClaimedBatch
@@ -37,36 +39,48 @@ class Poller:
         self._session = session
         self._inquiries = Inquiries(session, client)
         self._asking: dict[str, int] = {}  # runs of each batch under way, by lease
+        self._scope = anyio.CancelScope()
         self._no_room = False  # what was not claimed waits for workers, not for its time
 
     async def run(self) -> None:
         """Poll until there is nothing left to ask (`--once`), or the service stops."""
         session = self._session
-        async with anyio.create_task_group() as requests:
+        with self._scope:
             while not session.stopping.is_set():
-                if session.api.trouble is not None and not await self._may_probe():
+                async with anyio.create_task_group() as requests:
+                    await self._poll(requests)
+                # Answers that were under way may have shown that the service goes on.
+                if session.mode is not Mode.DRAIN or session.api.trouble is not None:
                     break
-                if session.mode is Mode.ONCE and self._inquiries.failures >= _USELESS_ENOUGH:
-                    break  # the others go on trying, more and more slowly
-                batches = await self._claim()
-                for one in batches:
-                    requests.start_soon(self._resolve, one)
-                if batches:
-                    continue
-                if session.mode is Mode.ONCE and not self._asking and not await self._any_left():
-                    break
-                await session.room.wait(
-                    _LOOK_AGAIN_SECONDS if self._no_room else await self._pause_seconds()
-                )
-        if session.mode is Mode.ONCE and self._ended_in_vain():
-            session.api.trouble = session.api.trouble or self._inquiries.last_failure
         session.polling_over = True
         session.ready.set()
 
-    def _ended_in_vain(self) -> bool:
-        """Return whether the API has given no useful answer at all, or none any more."""
-        failures = self._inquiries.failures
-        return failures >= (1 if not self._inquiries.key_is_good else _USELESS_ENOUGH)
+    def stop(self) -> None:
+        """Cut requests off: what they would answer is asked for again another time."""
+        self._scope.cancel()
+
+    async def _poll(self, requests: TaskGroup) -> None:
+        """Claim and ask until there is nothing left to ask, or the service is blocked."""
+        session = self._session
+        while not session.stopping.is_set():
+            if session.api.trouble is not None and not await self._may_probe():
+                return
+            if session.mode is Mode.ONCE and self._inquiries.failures >= _USELESS_ENOUGH:
+                # The others go on trying, more and more slowly.
+                session.api.trouble = self._inquiries.last_failure
+                return
+            batches = await self._claim()
+            for one in batches:
+                requests.start_soon(self._resolve, one)
+            if batches:
+                continue
+            if session.mode is Mode.ONCE and not self._asking and not await self._any_left():
+                if not self._inquiries.key_is_good:  # not one useful answer, if any at all
+                    session.api.trouble = session.api.trouble or self._inquiries.last_failure
+                return
+            await session.room.wait(
+                _LOOK_AGAIN_SECONDS if self._no_room else await self._pause_seconds()
+            )
 
     async def _resolve(self, claimed: ClaimedBatch) -> None:
         try:
@@ -86,7 +100,8 @@ class Poller:
     async def _pause_seconds(self) -> float:
         """Return how long nothing can be due: short, since other processes submit too."""
         due = await self._next_due_at()
-        if due is None:
+        cutoff = self._session.cutoff
+        if due is None or (cutoff is not None and due > cutoff):
             return _LOOK_AGAIN_SECONDS
         return min(_LOOK_AGAIN_SECONDS, max(0.02, (due - utc_now()).total_seconds()))
 
@@ -96,7 +111,9 @@ class Poller:
         # While the service is blocked one request shows whether it goes on.
         at_once = REQUESTS_AT_ONCE if session.api.trouble is None else 1
         free = at_once - len(self._asking)
-        waiting = await session.in_thread(transfers.count_ready, session.database, now)
+        waiting = await session.in_thread(
+            transfers.count_ready, session.database, now, session.cutoff
+        )
         appetite = session.settings.concurrency * BACKLOG_PER_WORKER
         room = appetite - waiting - sum(self._asking.values())
         self._no_room = free <= 0 or room <= 0

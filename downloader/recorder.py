@@ -41,16 +41,28 @@ class Recorder:
         await entry.recorded.wait()
         return entry.held
 
+    def leave(self, key: RunKey, lease: str, step: TransferStep) -> None:
+        """Leave an outcome for `flush`: whoever has it is being cancelled and cannot wait."""
+        self._waiting.append(_Entry(key, lease, step))
+
     async def run(self) -> None:
         """Commit what comes, until cancelled."""
         while True:
             await self._some.wait()
             self._some = anyio.Event()
-            entries, self._waiting = self._waiting, []
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Commit what waits, in one transaction; what cannot be committed goes on waiting."""
+        entries = list(self._waiting)
+        if not entries:
+            return
+        with anyio.CancelScope(shield=True):
             outcomes = [(entry.key, entry.lease, entry.step) for entry in entries]
             held = await self._session.in_thread(
                 transfers.record_transfers, self._session.database, outcomes, utc_now()
             )
-            for entry, still_held in zip(entries, held, strict=True):
-                entry.held = still_held
-                entry.recorded.set()
+        del self._waiting[: len(entries)]
+        for entry, still_held in zip(entries, held, strict=True):
+            entry.held = still_held
+            entry.recorded.set()

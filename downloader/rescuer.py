@@ -22,6 +22,8 @@ _log = structlog.get_logger(__name__)
 _LOOK_SECONDS: Final = 1.0
 """How soon a transfer notices that its run was cancelled."""
 
+_SWEEP_SECONDS: Final = 600.0
+
 _BEATS_A_LEASE: Final = 3.0
 _RESCUES_A_LEASE: Final = 4.0
 
@@ -73,10 +75,12 @@ async def rescue(session: Session) -> None:
 
 
 async def sweep(session: Session, output: Output) -> None:
-    """Remove the parts of runs that are finished: what a crash after the commit leaves."""
-    keys = await session.in_thread(output.runs_with_parts)
-    states = await session.in_thread(inspection.states_of, session.database, list(keys))
-    finished = {key for key, state in states.items() if state in FINISHED}
-    if finished:
-        removed = await session.in_thread(output.discard_parts, finished)
-        _log.info("parts.removed", parts=removed)
+    """Remove the parts of runs that are finished: of crashes after a commit, and of `cancel`."""
+    while True:
+        keys = await session.in_thread(output.runs_with_parts)
+        states = await session.in_thread(inspection.states_of, session.database, list(keys))
+        finished = {key for key, state in states.items() if state in FINISHED}
+        if finished:
+            removed = await session.in_thread(output.discard_parts, finished)
+            _log.info("parts.removed", parts=removed)
+        await anyio.sleep(_SWEEP_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-_UNWIND_SECONDS: Final = 3.0
+_UNWIND_SECONDS: Final = 1.0
 """How long transfers that were cut off may take to notice; what is left then is abandoned."""
 
 
@@ -118,9 +119,18 @@ class _Service:
         self._poller = Poller(session, client)
         self._workers = Workers(session, self._recorder, output, engine)
         self._stopped: str | None = None
+        self._unfinished = (float("-inf"), 0)  # when it was counted, and how many
 
     async def run(self) -> str | None:
         """Run everything; return what ended it early, if anything did."""
+        try:
+            await self._run_tasks()
+        finally:
+            # Outcomes of transfers that were cut off: one transaction gives their leases back.
+            await self._recorder.flush()
+        return self._stopped
+
+    async def _run_tasks(self) -> None:
         session = self._session
         async with anyio.create_task_group() as helpers:
             helpers.start_soon(self._recorder.run)
@@ -136,12 +146,21 @@ class _Service:
                 session.stop()
             await self._show()  # the last word, not the one before
             helpers.cancel_scope.cancel()
-        return self._stopped
 
     async def _report(self) -> None:
         while True:
             await self._show()
             await anyio.sleep(self._reporter.every_seconds)
+
+    async def _count_unfinished(self) -> int:
+        """Count what is left at most once a second: among a million runs that takes a while."""
+        counted_at, left = self._unfinished
+        if time.monotonic() - counted_at > 1.0 or self._session.stopping.is_set():
+            left = await self._session.in_thread(
+                inspection.count_unfinished, self._session.database
+            )
+            self._unfinished = (time.monotonic(), left)
+        return left
 
     async def _show(self) -> None:
         session = self._session
@@ -151,7 +170,7 @@ class _Service:
             Snapshot(
                 done=session.tally.done,
                 failed=session.tally.failed,
-                unfinished=await session.in_thread(inspection.count_unfinished, session.database),
+                unfinished=await self._count_unfinished(),
                 transferring=sum(one.guard is not None for one in held),
                 received_bytes=session.tally.received_bytes
                 + sum(one.received_bytes for one in held),
@@ -195,9 +214,10 @@ class _Service:
             reason=why,
             transfers=running,
             grace_seconds=grace,
-            hint="running transfers may end; a second signal cuts them off",
+            hint="what is running may end; a second signal cuts it off" if running else "",
         )
         self._session.stop()
+        self._poller.stop()
         await anyio.sleep(grace)
         await self._cut_off(work)
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
+import structlog
 
 from downloader.clock import utc_now
+from downloader.errors import BusyDatabaseError
 from downloader.gate import Gate
 from downloader.store.leases import Owner
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from downloader.settings import Settings
     from downloader.store.database import Database
     from downloader.transfer.guard import Guard
+
+_log = structlog.get_logger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -124,8 +128,20 @@ class Session:
         return now + timedelta(seconds=self.settings.lease_seconds)
 
     async def in_thread(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking call of the store in a thread, to its end."""
-        return await anyio.to_thread.run_sync(partial(call, *args, **kwargs), limiter=self._threads)
+        """Run a blocking call of the store in a thread, to its end.
+
+        A database that another program keeps locked is waited for, again and again, while the
+        service goes on: a transaction that did not come through has changed nothing.
+        """
+        while True:
+            try:
+                return await anyio.to_thread.run_sync(
+                    partial(call, *args, **kwargs), limiter=self._threads
+                )
+            except BusyDatabaseError as error:
+                if self.mode is Mode.ONCE or self.stopping.is_set():
+                    raise
+                _log.warning("database.busy", message=str(error))
 
     def hold(self, claim: Held) -> None:
         """Have the heartbeat look after a claim."""

@@ -143,12 +143,12 @@ class Workers:
             except Interrupted:
                 step = PutBack(utc_now(), "interrupted")
             except DiskError as error:
-                until = await session.disk.shut(Trouble(error.reason, error.message))
-                step = PutBack(until, error.reason)
+                # The gate waits, not the run: whoever starts anew tries at once.
+                await session.disk.shut(Trouble(error.reason, error.message))
+                step = PutBack(utc_now(), error.reason)
             except anyio.get_cancelled_exc_class():
                 guard.cancel()
-                with anyio.CancelScope(shield=True):
-                    await self._record_now(claim, PutBack(utc_now(), "interrupted"))
+                self._recorder.leave(key, claim.lease, PutBack(utc_now(), "interrupted"))
                 raise
             recorded = await self._recorder.record(key, claim.lease, step)
             if delivered is not None:
@@ -181,15 +181,6 @@ class Workers:
             guard,
             limiter=self._threads,
             abandon_on_cancel=True,
-        )
-
-    async def _record_now(self, claim: ClaimedRun, step: TransferStep) -> None:
-        """Record an outcome without the recorder, which is being cancelled too."""
-        await self._session.in_thread(
-            transfers.record_transfers,
-            self._session.database,
-            [(claim.run.key, claim.lease, step)],
-            utc_now(),
         )
 
     async def _account(

@@ -16,7 +16,7 @@ import httpx
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
 from downloader.http import make_client, words_of
-from downloader.rules.answers import Judgement, RetryLater, judge_bulk, judge_single
+from downloader.rules.answers import Judgement, RetryLater, judge_bulk, judge_single, without
 from downloader.rules.batching import MIN_BATCH, Batch
 from downloader.rules.expiry import clock_offset
 
@@ -48,7 +48,7 @@ class ApiClient:
     ) -> None:
         self._base = base_url.rstrip("/")
         self._host = urlsplit(base_url).hostname
-        self._key = api_key.encode()
+        self._key = api_key
         self._answer_seconds = answer_seconds
         self._client = make_client(
             httpx.Timeout(answer_seconds, connect=connect_seconds),
@@ -83,14 +83,13 @@ class ApiClient:
                 response.close()
         except (httpx.HTTPError, UnicodeError) as error:  # the latter of a host that is no name
             return Reply(self._unreachable(error))
-        if not response.is_success:
-            body = body.replace(self._key, b"(key)")  # a refusal may quote it, and is recorded
         now = utc_now()
         headers = {name.lower(): value for name, value in response.headers.items()}
         if len(batch.run_ids) >= MIN_BATCH:
             judgement = judge_bulk(response.status_code, headers, body, batch.run_ids, now)
         else:
             judgement = judge_single(response.status_code, headers, body, batch.run_ids[0], now)
+        judgement = without(self._key, judgement)
         return Reply(judgement, clock_offset(headers.get("date"), None, now))
 
     def _read(self, response: httpx.Response) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from downloader.cli.options import Command, database_option
+from downloader.errors import StoreError
 
 
 class _Group(click.Group):
@@ -37,14 +38,12 @@ def upgrade(*, database: str | None) -> None:
 @database_option
 def current(*, database: str | None) -> None:
     """Print the schema revision the database is at, and change nothing."""
-    from downloader.errors import StoreError  # noqa: PLC0415 - start-up time
-    from downloader.store.database import Database, database_url  # noqa: PLC0415 - as above
+    from downloader.store.database import Database, database_url  # noqa: PLC0415 - start-up time
     from downloader.store.migrate import current_revision  # noqa: PLC0415 - as above
     from downloader.store.schema import SCHEMA_REVISION  # noqa: PLC0415 - as above
 
     url = database_url(database)
-    if not Path(url.database or "").exists():
-        raise StoreError(f"There is no database at {url.database}: `downloader submit` makes one.")
+    _must_exist(url.database)
     with closing(Database(url)) as opened:
         click.echo(
             f"{opened.path}: revision {current_revision(opened) or 'none'}, "
@@ -57,9 +56,16 @@ def current(*, database: str | None) -> None:
 @database_option
 def backup(*, target: Path, database: str | None) -> None:
     """Copy the database, as it is at one moment, to TARGET; nothing need be stopped for it."""
-    from downloader.store.migrate import backup as copy  # noqa: PLC0415 - start-up time
+    from downloader.store.database import database_url  # noqa: PLC0415 - start-up time
+    from downloader.store.migrate import backup as copy  # noqa: PLC0415 - as above
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
 
+    _must_exist(database_url(database).database)  # a mistyped name is not backed up as empty
     with closing(open_database(database)) as opened:
         copy(opened, target.absolute())
         click.echo(f"{opened.path} is backed up in {target.absolute()}")
+
+
+def _must_exist(path: str | None) -> None:
+    if not Path(path or "").exists():
+        raise StoreError(f"There is no database at {path}: `downloader submit` makes one.")

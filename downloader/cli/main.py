@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
 import sys
-from typing import Any, Final
+import threading
+import time
+from typing import Any, Final, NoReturn
 
 import click
 
 from downloader import __version__
 from downloader.cli.options import read_configuration
 from downloader.errors import DownloaderError
+
+_THREADS_SECONDS: Final = 0.5
+"""How long threads that are about to end may take."""
 
 # Imported when named: `status` shall not wait for what only `run` needs.
 _COMMANDS: Final = {
@@ -89,7 +95,26 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name or a provider's message may hold what the terminal's encoding has not.
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.exit(_exit_code())
+    _leave(_exit_code())
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit now: a thread that still waits for a server has nothing left to do."""
+    others = [
+        one
+        for one in threading.enumerate()
+        if one is not threading.main_thread() and not one.daemon
+    ]
+    ends_at = time.monotonic() + _THREADS_SECONDS
+    for one in others:
+        one.join(max(0.0, ends_at - time.monotonic()))
+    if any(one.is_alive() for one in others):
+        # Everything is recorded and closed by now; Python itself would wait for the threads.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _exit_code() -> int:

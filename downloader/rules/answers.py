@@ -6,7 +6,7 @@ that could as well be about the key, the service, the network or another run of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from downloader.rules.answer_body import (
@@ -66,6 +66,10 @@ _SUSPECT_CODES: Final = {
     422: "invalid_request",
     500: "server_error",
 }
+
+
+MIN_SECRET_CHARACTERS: Final = 8
+"""A shorter key is no secret (a simulator's, say), and its letters are parts of words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +167,29 @@ def judge_single(
         _sentence(f"The service could not answer for the run ({status})", content),
         retry_after_seconds(headers, now),
     )
+
+
+def without(secret: str, judgement: Judgement) -> Judgement:
+    """Take a secret out of the provider's words, which are recorded, logged and shown.
+
+    URLs stay as they are: they are used, and redacted where they are shown.
+    """
+    if len(secret) < MIN_SECRET_CHARACTERS:
+        return judgement
+
+    def clean(text: str) -> str:
+        return text.replace(secret, "(key)")
+
+    if not isinstance(judgement, Answered):
+        return replace(judgement, message=clean(judgement.message))
+    verdicts: dict[int, Verdict] = {}
+    for run_id, verdict in judgement.verdicts.items():
+        word = None if verdict.remote_status is None else clean(verdict.remote_status)
+        cleaned: Verdict = replace(verdict, remote_status=word)
+        if isinstance(cleaned, Failed):
+            cleaned = replace(cleaned, message=clean(cleaned.message))
+        verdicts[run_id] = cleaned
+    return Answered(verdicts, tuple(clean(text) for text in judgement.unasked))
 
 
 def _judge_single_content(status: int, content: object, run_id: int) -> Judgement:

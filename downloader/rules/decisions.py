@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, assert_never
 
+from downloader.rules.answer_body import UNREADABLE, UNUSABLE_URL
 from downloader.rules.answers import Failed, Finished, NotYet, Verdict
 from downloader.rules.backoff import (
     attempt_delay_seconds,
@@ -30,6 +31,12 @@ REFUSED: Final = "url_refused"
 """The error code that remembers: this run's last URL was refused, and not as expired."""
 
 EXPIRED: Final = "url_expired"
+
+UNUSABLE: Final = {
+    UNUSABLE_URL: "its URL cannot be used",
+    UNREADABLE: "its result cannot be read",
+}
+"""What the answers' judge puts in place of the provider's word, and how a person says it."""
 
 MINIMUM_POLLS_BEFORE_DEADLINE: Final = 3
 """A run first asked for long after it was submitted (a huge backlog, a daemon that was off)
@@ -102,20 +109,72 @@ def after_verdict(
         case Failed():
             return PollFailed(verdict.error_code, verdict.message, verdict.remote_status)
         case NotYet():
-            age = (now - submitted_at).total_seconds()
-            if age >= limits.give_up_after_seconds and polls + 1 >= MINIMUM_POLLS_BEFORE_DEADLINE:
-                return PollFailed(
-                    "deadline",
-                    f"Not finished at the provider {_duration(age)} after it was submitted "
-                    f"(asked {polls + 1} times); see --give-up-after.",
-                    verdict.remote_status,
-                )
+            told = "Not finished at the provider"
+            if verdict.remote_status in UNUSABLE:
+                told = f"No usable answer about it from the API ({UNUSABLE[verdict.remote_status]})"
+            given_up = _given_up(
+                told,
+                polls=polls,
+                submitted_at=submitted_at,
+                limits=limits,
+                now=now,
+                remote_status=verdict.remote_status,
+            )
+            if given_up is not None:
+                return given_up
             delay = poll_delay_seconds(
                 polls, limits.min_poll_seconds, limits.max_poll_seconds, jitter
             )
             return PollLater(now + timedelta(seconds=delay), verdict.remote_status)
         case _:
             assert_never(verdict)
+
+
+def after_error_alone(
+    error_code: str,
+    error_message: str,
+    *,
+    polls: int,
+    submitted_at: datetime,
+    limits: Limits,
+    now: datetime,
+    jitter: float,
+) -> PollStep:
+    """Return the step for a run that has its request fail where others are answered.
+
+    Later, and no one else's fault; but not for ever.
+    """
+    told = f"The API answers for others but not for this run: {error_message}"
+    given_up = _given_up(told, polls=polls, submitted_at=submitted_at, limits=limits, now=now)
+    return given_up or after_no_answer(
+        error_code,
+        error_message,
+        polls=polls,
+        retry_after_seconds=None,
+        limits=limits,
+        now=now,
+        jitter=jitter,
+    )
+
+
+def _given_up(
+    told: str,
+    *,
+    polls: int,
+    submitted_at: datetime,
+    limits: Limits,
+    now: datetime,
+    remote_status: str | None = None,
+) -> PollFailed | None:
+    age = (now - submitted_at).total_seconds()
+    if age < limits.give_up_after_seconds or polls + 1 < MINIMUM_POLLS_BEFORE_DEADLINE:
+        return None
+    return PollFailed(
+        "deadline",
+        f"{told.rstrip('.')}, {_duration(age)} after it was submitted "
+        f"(asked {polls + 1} times); see --give-up-after.",
+        remote_status,
+    )
 
 
 def after_no_answer(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ import sqlalchemy as sa
 from downloader.store.schema import blocks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from downloader.store.database import Database
@@ -28,26 +30,47 @@ class Block(NamedTuple):
 
 
 def block(
-    database: Database, scope: Scope, reason: str, message: str, *, now: datetime, until: datetime
-) -> bool:
-    """Stop one scope of the service until `until`; return whether it was not stopped before."""
+    database: Database,
+    scope: Scope,
+    reason: str,
+    message: str,
+    *,
+    now: datetime,
+    pause_seconds: Callable[[int], float],
+) -> datetime:
+    """Stop one scope of the service; return when it is to be tried again.
+
+    `pause_seconds` says how long to wait after so many vain tries. Many tasks that meet the
+    same trouble at once are one try.
+    """
     with database.write() as connection:
         known = connection.execute(
-            sa.update(blocks)
-            .where(blocks.c.scope == scope)
-            .values(reason=reason, message=message, until=until, probes=blocks.c.probes + 1)
-        )
-        if known.rowcount == 0:
+            sa.select(blocks.c.probes, blocks.c.until).where(blocks.c.scope == scope)
+        ).first()
+        if known is None:
+            until = now + timedelta(seconds=pause_seconds(0))
             connection.execute(
                 sa.insert(blocks).values(
                     scope=scope, reason=reason, message=message, since=now, until=until, probes=1
                 )
             )
-        return known.rowcount == 0
+            return until
+        noted: datetime = known.until
+        if noted > now:
+            return noted
+        until = now + timedelta(seconds=pause_seconds(known.probes))
+        connection.execute(
+            sa.update(blocks)
+            .where(blocks.c.scope == scope)
+            .values(reason=reason, message=message, until=until, probes=known.probes + 1)
+        )
+        return until
 
 
 def unblock(database: Database, scope: Scope) -> bool:
     """Let one scope go on; return whether it was stopped."""
+    if all(one.scope != scope for one in current_blocks(database)):
+        return False  # an idle look takes no lock
     with database.write() as connection:
         return connection.execute(sa.delete(blocks).where(blocks.c.scope == scope)).rowcount > 0
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 
-from downloader.errors import ConfigurationError, StoreError
+from downloader.errors import BusyDatabaseError, ConfigurationError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,8 +145,9 @@ class Database:
     def _explain(self, error: DatabaseError | sqlite3.Error) -> StoreError:
         """Say in words what SQLite said; the statement and its parameters stay out."""
         said = str(error.orig if isinstance(error, DatabaseError) else error)
-        advice = "Check the file, or name another with --database."
+        advice, kind = "Check the file, or name another with --database.", StoreError
         if "locked" in said or "busy" in said:
+            kind = BusyDatabaseError
             advice = (
                 f"Another program has held it for {BUSY_TIMEOUT_SECONDS:.0f} seconds: "
                 "find it (for instance an open sqlite3 shell) and end it."
@@ -155,7 +156,7 @@ class Database:
             advice = "The disk is full: make room."
         elif "readonly" in said:
             advice = "The file or its folder may not be written to: check the permissions."
-        return StoreError(f"The database {self.path} cannot be used: {said}. {advice}")
+        return kind(f"The database {self.path} cannot be used: {said}. {advice}")
 
     def in_wal_mode(self) -> bool:
         """Return whether readers and a writer go beside each other; a restored copy may not."""

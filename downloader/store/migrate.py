@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy.exc import DatabaseError
 
 from downloader.clock import utc_now
+from downloader.durable import sync
 from downloader.errors import NewerDatabaseError, StoreError
 from downloader.store.database import Database, database_url
 from downloader.store.schema import SCHEMA_REVISION
@@ -169,12 +170,3 @@ def backup(database: Database, target: Path) -> None:
             partial.unlink()
         said = error.strerror if isinstance(error, OSError) else error
         raise StoreError(f"The backup {target} cannot be written: {said}.") from error
-
-
-def sync(path: Path) -> None:
-    """Force a file's content, or a folder's entries, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

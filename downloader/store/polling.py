@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 import sqlalchemy as sa
 
 from downloader.rules.batching import MAX_BATCH, Batch, plan
+from downloader.rules.decisions import REFUSED
 from downloader.rules.states import RunKey, State
 from downloader.rules.steps import PollFailed, PollLater, UrlReceived
 from downloader.store import events
@@ -169,13 +170,13 @@ _NO_LEASE = {"lease_owner": None, "lease_expires_at": None}
 
 def record_polls(
     database: Database, lease: str, steps: Sequence[tuple[RunKey, PollStep]], now: datetime
-) -> int:
-    """Record what is known of runs claimed under `lease`; return how many were still held.
+) -> set[RunKey]:
+    """Record what is known of runs claimed under `lease`; return which were still held.
 
     A run whose claim was lost keeps what its new holder wrote.
     """
     history: list[tuple[RunKey, State, State, str, str | None]] = []
-    held = 0
+    held: set[RunKey] = set()
     with database.write() as connection:
         for key, step in steps:
             statement = sa.update(runs).where(*_HELD).values(_values(step, now) | _NO_LEASE)
@@ -184,7 +185,7 @@ def record_polls(
             )
             if found.rowcount == 0:
                 continue
-            held += 1
+            held.add(key)
             match step:
                 case UrlReceived():
                     history.append(
@@ -219,8 +220,13 @@ def _values(step: PollStep, now: datetime) -> dict[str, object]:
                 "next_attempt_at": step.next_attempt_at,
                 "remote_status": sa.func.coalesce(step.remote_status, runs.c.remote_status),
                 "polls": runs.c.polls + 1,
-                "error_code": step.error_code,
-                "error_message": step.error_message,
+                # That the last URL was refused is remembered until there is another one.
+                "error_code": sa.case(
+                    (runs.c.error_code == REFUSED, REFUSED), else_=step.error_code
+                ),
+                "error_message": sa.case(
+                    (runs.c.error_code == REFUSED, runs.c.error_message), else_=step.error_message
+                ),
                 "updated_at": now,
             }
         case PollLater():

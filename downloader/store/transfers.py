@@ -78,16 +78,11 @@ _DUE = (
     .order_by(runs.c.url_expires_at.is_(None), runs.c.url_expires_at, runs.c.ready_at)
     .limit(sa.bindparam("most"))
 )
-_DUE_NOW = _DUE.where(runs.c.next_attempt_at <= sa.bindparam("now"))
-_DUE_ONCE = _DUE.where(
-    sa.or_(
-        runs.c.next_attempt_at <= sa.bindparam("cutoff"),
-        # made ready since, and not tried yet
-        sa.and_(
-            runs.c.next_attempt_at <= sa.bindparam("now"),
-            runs.c.next_attempt_at == runs.c.ready_at,
-        ),
-    )
+_NOW = runs.c.next_attempt_at <= sa.bindparam("now")
+_ONCE = sa.or_(
+    runs.c.next_attempt_at <= sa.bindparam("cutoff"),
+    # made ready since, and not tried yet
+    sa.and_(_NOW, runs.c.next_attempt_at == runs.c.ready_at),
 )
 _CLAIM = (
     sa.update(runs)
@@ -102,11 +97,21 @@ _CLAIM = (
 )
 
 
-def count_ready(database: Database, now: datetime) -> int:
-    """Return how many runs wait with a URL for a worker, those backing off left out."""
-    waiting = sa.select(sa.func.count()).where(_READY, runs.c.next_attempt_at <= now)
+def _may_be_taken(
+    now: datetime, cutoff: datetime | None
+) -> tuple[sa.ColumnElement[bool], dict[str, object]]:
+    """Return which ready runs may be taken up, and the values of that condition."""
+    if cutoff is None:
+        return _NOW, {"now": now}
+    return _ONCE, {"now": now, "cutoff": cutoff}
+
+
+def count_ready(database: Database, now: datetime, cutoff: datetime | None = None) -> int:
+    """Return how many runs wait with a URL for a worker: those that `claim_ready` would find."""
+    condition, values = _may_be_taken(now, cutoff)
+    waiting = sa.select(sa.func.count()).select_from(runs).where(_READY, condition)
     with database.read() as connection:
-        return connection.scalar(waiting) or 0
+        return connection.scalar(waiting, values) or 0
 
 
 def claim_ready(
@@ -128,14 +133,13 @@ def claim_ready(
     claimed: list[ClaimedRun] = []
     history: list[tuple[RunKey, State, State, str, str | None]] = []
     expired = failed = 0
-    query, values = _DUE_NOW, {"most": most, "now": now}
-    if cutoff is not None:
-        query, values = _DUE_ONCE, values | {"cutoff": cutoff}
+    condition, values = _may_be_taken(now, cutoff)
+    query = _DUE.where(condition)
     with database.read() as connection:  # an idle worker looks often, and takes no lock for it
         if connection.execute(query, values | {"most": 1}).first() is None:
             return Ready((), 0, 0)
     with database.write() as connection:
-        for row in connection.execute(query, values).all():
+        for row in connection.execute(query, values | {"most": most}).all():
             run = _ready_run(row)
             names = {"key_type": run.key.run_type, "key_id": run.key.run_id}
             step = judge_expiry(run)

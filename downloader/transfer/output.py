@@ -7,6 +7,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
+from downloader.durable import sync
 from downloader.transfer.files import disk_errors, lock_existing, opened_folder
 from downloader.transfer.layout import PARTIAL, Layout
 from downloader.transfer.part import Part, object_digest, parts_in
@@ -27,6 +28,7 @@ class Output(Layout):
         """
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+            sync(self.folder.parent)
             self._make_partial()
             with opened_folder(self.folder / PARTIAL) as partial:
                 probe = f".probe-{secrets.token_hex(4)}"
@@ -51,10 +53,13 @@ class Output(Layout):
             (self.folder / PARTIAL).mkdir(mode=0o700)
 
     def discard_parts(self, keys: set[RunKey]) -> int:
-        """Remove the parts of these runs that no process holds; return how many."""
+        """Remove the parts of these runs that no process holds; return how many.
+
+        What cannot be removed now is looked at again another time.
+        """
         removed = 0
         with (
-            contextlib.suppress(FileNotFoundError),
+            contextlib.suppress(OSError),
             opened_folder(self.folder / PARTIAL) as partial,
         ):
             for name, key in list(parts_in(partial)):
@@ -68,9 +73,9 @@ class Output(Layout):
         return removed
 
     def runs_with_parts(self) -> set[RunKey]:
-        """Return the runs that have a part on the disk."""
+        """Return the runs that have a part on the disk, as far as can be told."""
         with (
-            contextlib.suppress(FileNotFoundError),
+            contextlib.suppress(OSError),
             opened_folder(self.folder / PARTIAL) as partial,
         ):
             return {key for _, key in parts_in(partial)}

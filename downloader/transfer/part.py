@@ -24,6 +24,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Final
 
+from downloader.durable import sync
 from downloader.rules.audio import AudioFormat
 from downloader.rules.states import RunKey
 from downloader.transfer.files import (
@@ -164,10 +165,9 @@ class Part:
             NameTakenError: something else has the name; it is left as it is.
 
         """
-        final.parent.mkdir(parents=True, exist_ok=True)
         with (
             opened_folder(self._layout.folder / PARTIAL) as partial,
-            self._layout.opened(final.parent) as folder,
+            self._folder_for(final) as folder,
         ):
             fresh = True
             try:
@@ -190,6 +190,29 @@ class Part:
             os.fsync(folder)
         self.linked = True
         return fresh
+
+    @contextlib.contextmanager
+    def _folder_for(self, final: Path) -> Iterator[int]:
+        """Open the folder of the final name, made where it is a run type's own.
+
+        Something else in the place of a run type's folder is that type's trouble alone.
+        """
+        if final.parent == self._layout.folder:
+            with self._layout.opened(final.parent) as folder:
+                yield folder
+            return
+        try:
+            if not final.parent.is_dir():
+                final.parent.mkdir()
+                sync(final.parent.parent)
+            with self._layout.opened(final.parent):
+                pass
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
+                raise NameTakenError(str(final.parent)) from None
+            raise
+        with self._layout.opened(final.parent) as folder:
+            yield folder
 
     def _publish_without_links(self, final: Path, partial: int, folder: int) -> bool:
         """Rename, on the file systems that have no hard links; False where the name is taken."""
@@ -222,8 +245,11 @@ class Part:
         self.linked = False
 
     def discard(self) -> None:
-        """Remove this name of the file; a published file keeps its other one."""
-        with contextlib.suppress(FileNotFoundError):
+        """Remove this name of the file; a published file keeps its other one.
+
+        A name that cannot be removed now goes with a later sweep.
+        """
+        with contextlib.suppress(OSError):
             self.path.unlink()
         self.close()
 

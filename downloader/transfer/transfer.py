@@ -153,12 +153,12 @@ def _publish(order: Order, output: Output, part: Part, sink: _PartSink, guard: G
             part.sync()
             guard.check()  # the last moment at which a lost lease costs nothing
             part.publish(final)
-    except NameTakenError:
+    except NameTakenError as error:
         raise TransferError(
             Problem(
                 ProblemKind.HOPELESS,
                 "name_taken",
-                f"{final} exists and is not this run's file: move it away, then retry the run.",
+                f"{error} exists and is not this run's: move it away, then retry the run.",
             )
         ) from None
     return Published(str(final), hashed.bytes, hashed.sha256, found.value, sink.etag)

@@ -46,7 +46,9 @@ def test_status(call: Caller, driver: Driver) -> None:
     """The status counts runs by state, tells of the oldest unfinished, and what is blocked."""
     driver.done(7, size=2_500_000)
     driver.one_of_each_state()
-    blocks.block(driver.database, "api", "key_refused", "No.", now=at(0), until=at(60))
+    blocks.block(
+        driver.database, "api", "key_refused", "No.", now=at(0), pause_seconds=lambda _: 60
+    )
     found = call("status", "--json").json
     assert found["runs"] == {state.value: 1 for state in State} | {"done": 2}
     assert (found["bytes"], found["oldest_unfinished_at"]) == (2_501_000, NOON)

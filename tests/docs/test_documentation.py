@@ -167,13 +167,13 @@ def test_the_usage_commands(program: Program, start_simulator: StartSimulator) -
 
 def test_the_simulator_commands(program: Program) -> None:
     """The README's simulator serves a drain with faults."""
-    serve, drain = command("README.md", "simulate").splitlines()
+    serve, submit, drain = command("README.md", "simulate").splitlines()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     assert "8400" in serve
     assert "8400" in drain
     arguments = serve.replace("8400", port).split()[1:]
-    assert program("submit", *map(str, range(1, 13))).returncode == 0
+    assert shell(program, submit).returncode == 0
     with program.start(*arguments) as simulator:
         assert simulator.stdout is not None
         while "Ready" not in (line := simulator.stdout.readline()):
@@ -182,7 +182,8 @@ def test_the_simulator_commands(program: Program) -> None:
         simulator.terminate()
         simulator.communicate()
     assert done.returncode == 0, done.stderr
-    assert program.query("SELECT count(*) FROM runs WHERE state = 'done'") == [(12,)]
+    trial = ("--database", str(program.folder / "trial.sqlite3"), "--json")
+    assert json.loads(program("status", *trial).stdout)["runs"]["done"] == 12
 
 
 def test_the_queries(program: Program, start_simulator: StartSimulator) -> None:

@@ -12,6 +12,7 @@ from downloader.store import blocks, control, inspection, leases, transfers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from downloader.store.control import Changed
 
@@ -121,12 +122,21 @@ def test_blocks(driver: Driver) -> None:
     """What stops the service is told once a scope, with its latest reason and how often tried."""
     database = driver.database
     assert blocks.current_blocks(database) == []
-    assert blocks.block(database, "api", "key_refused", "Refused.", now=at(1), until=at(10))
-    assert blocks.block(database, "disk", "disk_full", "Full.", now=at(0), until=at(10))
-    assert not blocks.block(database, "api", "payment", "Pay.", now=at(11), until=at(30))
+
+    def pause(probes: int) -> float:
+        return 10.0 * (probes + 1)
+
+    def block(scope: blocks.Scope, reason: str, message: str, now: int) -> datetime:
+        return blocks.block(database, scope, reason, message, now=at(now), pause_seconds=pause)
+
+    assert block("api", "key_refused", "Refused.", 1) == at(11)
+    assert block("disk", "disk_full", "Full.", 0) == at(10)
+    # Many tasks meet the same trouble at once: they are one try, and wait no longer for it.
+    assert block("disk", "disk_full", "Still full.", 5) == at(10)
+    assert block("api", "payment", "Pay.", 11) == at(31)
     assert blocks.current_blocks(database) == [
         blocks.Block("disk", "disk_full", "Full.", at(0), at(10), 1),
-        blocks.Block("api", "payment", "Pay.", at(1), at(30), 2),
+        blocks.Block("api", "payment", "Pay.", at(1), at(31), 2),
     ]
     assert inspection.status(database).blocked == blocks.current_blocks(database)
     assert blocks.unblock(database, "disk")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 from store.driving import OTHER_TYPE, SIGNATURE, TYPE, Driver, at, key, signed_url
 
-from downloader.rules.steps import PollFailed, PollLater, UrlReceived
+from downloader.rules.steps import NewUrl, PollFailed, PollLater, UrlReceived
 from downloader.store import control, leases, polling
 from downloader.store.leases import Owner
 
@@ -109,11 +109,19 @@ def test_a_claim_whose_holder_died(driver: Driver) -> None:
     assert new.lease != old.lease
     step = UrlReceived(signed_url(1), None, "SUCCESS")
     before = driver.row(1)
-    assert polling.record_polls(driver.database, old.lease, [(key(1), step)], at(61)) == 0
+    assert polling.record_polls(driver.database, old.lease, [(key(1), step)], at(61)) == set()
     assert driver.row(1) == before
     assert driver.reasons(1) == ["submitted"]
-    assert polling.record_polls(driver.database, new.lease, [(key(1), step)], at(62)) == 1
+    assert polling.record_polls(driver.database, new.lease, [(key(1), step)], at(62)) == {key(1)}
     assert driver.reasons(1) == ["submitted", "url_received"]
+
+
+def test_a_refused_url_is_remembered_until_there_is_another(driver: Driver) -> None:
+    """A 'not yet' between two refusals does not make the second one free again."""
+    [claim] = driver.downloading(1)
+    driver.end([claim], NewUrl(at(0), "url_refused", "Refused.", attempts=0, refreshes=1))
+    driver.poll(1, step=PollLater(at(1)))
+    assert driver.row(1)["error_code"] == "url_refused"
 
 
 def test_a_late_answer_that_nobody_has_claimed_since(driver: Driver) -> None:
@@ -121,7 +129,7 @@ def test_a_late_answer_that_nobody_has_claimed_since(driver: Driver) -> None:
     driver.submit(1)
     [batch] = driver.claim_due(0, lease=60)
     steps = [(key(1), UrlReceived(signed_url(1), None, None))]
-    assert polling.record_polls(driver.database, batch.lease, steps, at(100)) == 1
+    assert polling.record_polls(driver.database, batch.lease, steps, at(100)) == {key(1)}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +148,7 @@ def test_a_run_cancelled_meanwhile(driver: Driver, step: PollStep) -> None:
     control.cancel(driver.database, [key(1)], at(1))
     before = driver.row(1)
     steps = [(key(1), step), (key(2), step)]
-    assert polling.record_polls(driver.database, batch.lease, steps, at(2)) == 1
+    assert polling.record_polls(driver.database, batch.lease, steps, at(2)) == {key(2)}
     assert driver.row(1) == before
     assert driver.row(2)["lease_owner"] is None
 

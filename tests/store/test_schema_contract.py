@@ -203,7 +203,7 @@ def test_one_partial_index_for_each_queue(driver: Driver) -> None:
 def test_every_time_is_utc_text(driver: Driver) -> None:
     """Every time that any transition writes is `YYYY-MM-DD HH:MM:SS.ffffff`."""
     driver.one_of_each_state()
-    blocks.block(driver.database, "api", "key", "Refused.", now=utc_now(), until=utc_now())
+    blocks.block(driver.database, "api", "key", "Refused.", now=utc_now(), pause_seconds=float)
     moments = [
         value
         for table in ("runs", "run_events", "blocks")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from harness import KEY
 
 from downloader import service as program
 from downloader.session import Mode
@@ -139,6 +140,75 @@ def test_a_lone_forbidden_run(start_simulator: StartSimulator, make_service: Mak
     result = service.run()
     assert (result.trouble, result.tally.failed) == (None, 1)
     assert service.rows("state, error_code", "run_id = 9") == [("failed", "forbidden")]
+
+
+def test_a_key_that_is_revoked_with_403(
+    start_simulator: StartSimulator, make_service: MakeService
+) -> None:
+    """A key that opened everything and now opens nothing blocks the service, and fails no run."""
+    simulator = start_simulator()
+    service = make_service(simulator)
+    service.submit(*IDS)
+    service.run()
+    simulator.set_rules([{"runs": "*", "where": "api", "fault": {"kind": "status", "status": 403}}])
+    service.submit(*range(11, 31))
+    result = service.run()
+    assert result.trouble is not None
+    assert (result.trouble.reason, result.tally.failed) == ("key_refused", 0)
+    assert service.rows("state", "run_id > 10") == [("pending",)] * 20
+
+
+def test_a_block_that_answers_under_way_lift(
+    start_simulator: StartSimulator, make_service: MakeService
+) -> None:
+    """Good answers that arrive behind a 401 let a drain go on, and it ends."""
+    simulator = start_simulator(
+        rules=[
+            about(1, "status", status=401, times=1),
+            {"runs": "6-40", "where": "api", "fault": {"kind": "slow", "seconds": 0.5}, "times": 1},
+        ]
+    )
+    service = make_service(simulator)
+    service.submit(*range(1, 41))
+    assert (service.run().tally.done, service.count("blocks")) == (40, 0)
+
+
+def test_culprits_first(start_simulator: StartSimulator, make_service: MakeService) -> None:
+    """Runs that have their requests fail hold up nobody: `--once` saves all the others."""
+    simulator = start_simulator(
+        rules=[{"runs": "1-6", "where": "api", "fault": {"kind": "status", "status": 500}}]
+    )
+    service = make_service(simulator)
+    service.submit(*range(1, 61))
+    result = service.run(Mode.ONCE)
+    assert (result.tally.done, result.trouble) == (54, None)
+
+
+def test_a_culprit_has_a_deadline_too(
+    start_simulator: StartSimulator, make_service: MakeService
+) -> None:
+    """A run that the API never answers for, while it does for others, is given up in the end."""
+    simulator = start_simulator(rules=[about(2, "status", status=500)])
+    service = make_service(simulator)
+    service.settings = replace(
+        service.settings, limits=replace(service.settings.limits, give_up_after_seconds=0.5)
+    )
+    service.submit(1, 2, 3)
+    result = service.run()
+    assert (result.tally.done, result.tally.failed) == (2, 1)
+    [(code, message)] = service.rows("error_code, error_message", "run_id = 2")
+    assert code == "deadline"
+    assert "answers for others but not for this run" in message
+
+
+def test_the_key_in_an_answer(start_simulator: StartSimulator, make_service: MakeService) -> None:
+    """A key that the service repeats, in whatever answer, is not recorded."""
+    simulator = start_simulator(rules=[about(2, "word", word="ERROR", reason=f"No {KEY} here")])
+    service = make_service(simulator)
+    service.submit(1, 2)
+    service.run()
+    [(message,)] = service.rows("error_message", "run_id = 2")
+    assert "No (key) here" in message
 
 
 def test_a_daemon_goes_on_when_the_key_is_accepted_again(

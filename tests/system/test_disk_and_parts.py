@@ -13,6 +13,7 @@ from downloader.camb.run_types import DEFAULT_RUN_TYPE
 from downloader.errors import ConfigurationError
 from downloader.rules.states import RunKey
 from downloader.session import Mode
+from downloader.store.blocks import current_blocks
 from downloader.transfer.output import Output
 
 if TYPE_CHECKING:
@@ -42,10 +43,8 @@ def test_a_full_disk_blocks_and_spends_nothing(
     assert result.trouble.reason == "disk_full"
     assert result.tally.failed == 0
     assert set(service.rows("state, attempts", "state <> 'pending'")) == {("ready", 0)}
-    assert service.count("blocks") == 1
-    # The runs wait for the time that the block names; a person who made room need not.
-    with service.database.write() as connection:
-        connection.exec_driver_sql("UPDATE runs SET next_attempt_at = submitted_at")
+    [block] = current_blocks(service.database)
+    assert (block.reason, block.probes) == ("disk_full", 1)  # once, not once a transfer
     assert service.run().tally.done == 7
     service.assert_saved(simulator, *range(1, 8))
     assert service.count("blocks") == 0
@@ -104,6 +103,21 @@ def test_an_output_folder_that_cannot_be_used(
     with pytest.raises(ConfigurationError, match="--output"):
         service.run()
     assert simulator.stats()["api"]["requests"] == 0
+
+
+def test_a_run_types_folder_that_cannot_be_used(
+    start_simulator: StartSimulator, make_service: MakeService
+) -> None:
+    """Something else in the place of one run type's folder is the trouble of that type alone."""
+    simulator = start_simulator()
+    service = make_service(simulator)
+    service.settings.output.mkdir()
+    (service.settings.output / "tts").write_text("not a folder")
+    service.submit(1, 2)
+    service.submit(1, 2, run_type="tts")
+    result = service.run()
+    assert (result.tally.done, result.tally.failed, result.trouble) == (2, 2, None)
+    assert service.rows("error_code", "run_type = 'tts'") == [("name_taken",)] * 2
 
 
 def test_urls_are_asked_for_just_in_time(

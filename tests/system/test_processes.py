@@ -148,31 +148,41 @@ def test_transfers_end_within_the_grace_time(
     assert program.query("SELECT count(*) FROM runs WHERE lease_owner IS NOT NULL") == [(0,)]
 
 
-def test_a_second_signal_ends_at_once(program: Program, start_simulator: StartSimulator) -> None:
-    """A second Ctrl-C cuts running transfers off, harmlessly: no lease, no wrong row is left."""
+@pytest.mark.parametrize("at", ["headers", "body"])
+def test_a_second_signal_ends_at_once(
+    program: Program, start_simulator: StartSimulator, at: str
+) -> None:
+    """A second Ctrl-C cuts off what waits for an hour, harmlessly: no lease, no wrong row."""
     simulator = start_simulator(
-        rules=[{"runs": "*", "where": "storage", "fault": {"kind": "stall"}}],
+        rules=[{"runs": "*", "where": "storage", "fault": {"kind": "stall", "at": at}}],
         min_size=2 * MB,
         max_size=2 * MB,
     )
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     submit(program, range(1, 4))
-    seen: list[str] = []
-
     with program.start("run", "--drain", "--grace", "1h", "--stall", "1h") as process:
         assert process.stderr is not None
-        parts = program.output / ".partial"
-        wait_until(
-            lambda: parts.exists() and sum(p.stat().st_size > 0 for p in parts.iterdir()) == 3,
-            process,
-        )
+        wait_until(lambda: simulator.stats()["faults"].get("storage:stall") == 3, process)
         process.send_signal(signal.SIGINT)
-        seen.append(process.stderr.readline())  # the first signal has been heard
+        heard = process.stderr.readline()
         process.send_signal(signal.SIGINT)
         process.communicate()
-    assert "service.stopping" in seen[0]
+    assert "service.stopping" in heard
     assert process.returncode == 4
     assert program.query("SELECT state, lease_owner FROM runs") == [("ready", None)] * 3
+
+
+def test_a_signal_while_the_api_is_asked(program: Program, start_simulator: StartSimulator) -> None:
+    """One signal ends a service that only waits for the API; its claims are given back."""
+    simulator = start_simulator(rules=[{"runs": "*", "where": "api", "fault": {"kind": "stall"}}])
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    submit(program, range(1, 4))
+    with program.start("run", "--grace", "1s") as process:
+        wait_until(lambda: simulator.stats()["faults"].get("api:stall", 0) >= 1, process)
+        process.terminate()
+        _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert program.query("SELECT state, lease_owner, polls FROM runs") == [("pending", None, 0)] * 3
 
 
 def test_killed_and_rescued(program: Program, start_simulator: StartSimulator) -> None:

@@ -225,6 +225,21 @@ def test_refreshes_are_bounded(start_simulator: StartSimulator, make_service: Ma
     )
 
 
+def test_once_ends_while_the_storage_is_down(
+    start_simulator: StartSimulator, make_service: MakeService
+) -> None:
+    """Runs that wait for another attempt hold up neither the others nor the end of `--once`."""
+    simulator = start_simulator(
+        storage_latency=0.3,
+        rules=[{"runs": "*", "where": "storage", "fault": fault("status", status=500)}],
+    )
+    service = make_service(simulator)
+    service.submit(*range(1, 41))
+    result = service.run(Mode.ONCE, concurrency=2, max_duration_seconds=120)
+    assert result.stopped is None
+    assert service.rows("state, attempts") == [("ready", 1)] * 40
+
+
 @pytest.mark.parametrize("skew", [-3600.0, 3600.0])
 def test_a_wrong_local_clock(
     start_simulator: StartSimulator, make_service: MakeService, skew: float
