@@ -27,8 +27,9 @@ class Output(Layout):
 
         """
         with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            sync(self.folder.parent)
+            if not self.folder.is_dir():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                sync(self.folder.parent)
             self._make_partial()
             with opened_folder(self.folder / PARTIAL) as partial:
                 probe = f".probe-{secrets.token_hex(4)}"

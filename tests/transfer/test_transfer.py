@@ -498,6 +498,7 @@ def test_order_of_things(
 
     monkeypatch.setattr(os, "write", noted_write)
     monkeypatch.setattr(os, "link", noted_link)
+    bench.folder.mkdir()  # as it is from the second transfer on
     monkeypatch.setattr(os, "fsync", noted_fsync)
     bench.deliver()
     assert [what for what in order if what != "write"] == ["sync file", "link", "sync folder"]
@@ -631,6 +632,7 @@ def test_nothing_is_published_too_late(
         else:
             guard.extend(-1)
 
+    bench.folder.mkdir()  # as it is from the second transfer on
     monkeypatch.setattr(os, "fsync", late)
     with pytest.raises(Interrupted):
         bench.deliver(guard)
