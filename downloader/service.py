@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -187,8 +186,7 @@ class _Service:
     async def _end_on(
         self, signals: AsyncIterator[signal.Signals], work: anyio.CancelScope
     ) -> None:
-        async with AsyncExitStack() as stack:
-            ending = await stack.enter_async_context(anyio.create_task_group())
+        async with anyio.create_task_group() as ending:
             async for received in signals:
                 if self._stopped is None:
                     ending.start_soon(self._end, received.name, work)
