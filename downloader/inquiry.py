@@ -12,6 +12,7 @@ import structlog
 from downloader.camb.client import Reply
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
+from downloader.failpoints import At, reach
 from downloader.gate import Trouble
 from downloader.jitter import jitter
 from downloader.rules.answers import (
@@ -87,6 +88,7 @@ class Inquiries:
             reply = await anyio.to_thread.run_sync(
                 self._client.ask, batch, limiter=self._threads, abandon_on_cancel=True
             )
+            reach(At.POLL_ANSWERED)
             self._session.note_clock_offset(reply.clock_offset)
             return reply
         said = f"The API did not answer in {_ANSWER_DEADLINE_SECONDS:g} seconds."
@@ -101,6 +103,7 @@ class Inquiries:
                 # One run of it may be the culprit: the others shall not wait for it.
                 halves = [Batch(batch.run_type, half) for half in split(batch.run_ids)]
                 resolution.left.extendleft(reversed(halves))
+                reach(At.POLL_SPLIT)
             case Forbidden() | Suspect() | RetryLater(error_code="server_error"):
                 # Refused alone: the run's own fault, or everybody's. The others will tell.
                 resolution.refused_alone.append((batch, reply.judgement))
@@ -216,6 +219,7 @@ class Inquiries:
         held = await session.in_thread(
             polling.record_polls, session.database, resolution.lease, steps, utc_now()
         )
+        reach(At.POLL_RECORDED)
         for key, step in steps:
             resolution.unjudged.discard(key.run_id)
             session.release(key, resolution.lease)

@@ -8,6 +8,7 @@ import anyio
 
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
+from downloader.failpoints import At, reach
 from downloader.inquiry import REQUESTS_AT_ONCE, Inquiries
 from downloader.rules.batching import MAX_BATCH, claim_size
 from downloader.session import Held, Mode
@@ -130,6 +131,8 @@ class Poller:
             soon_seconds=session.settings.limits.min_poll_seconds,
             lease_until=session.lease_until(now),
         )
+        if batches:
+            reach(At.POLL_CLAIMED)
         for one in batches:
             self._asking[one.lease] = len(one.runs)
             for run in one.runs:

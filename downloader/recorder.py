@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 
 from downloader.clock import utc_now
+from downloader.failpoints import At, reach
 from downloader.store import transfers
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Recorder:
             held = await self._session.in_thread(
                 transfers.record_transfers, self._session.database, outcomes, utc_now()
             )
+        reach(At.RECORD_COMMITTED)
         del self._waiting[: len(entries)]
         for entry, still_held in zip(entries, held, strict=True):
             entry.held = still_held

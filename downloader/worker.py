@@ -11,6 +11,7 @@ import anyio.to_thread
 import structlog
 
 from downloader.clock import utc_now
+from downloader.failpoints import At, reach
 from downloader.gate import Trouble
 from downloader.jitter import jitter
 from downloader.rules.decisions import Spent, after_problem, before_transfer
@@ -101,6 +102,8 @@ class Workers:
         if ready.expired or ready.failed:
             _log.info("urls.expired_before_use", runs=ready.expired + ready.failed)
             session.ready.set()  # there may be others behind them
+        if ready.claimed:
+            reach(At.TRANSFER_CLAIMED)
         for claim in ready.claimed:
             self._running += 1
             tasks.start_soon(self._work, claim, asked_at)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from alembic import context
 
+from downloader.failpoints import At, reach
 from downloader.store.database import Database, database_url, default_database
 from downloader.store.schema import metadata
 
@@ -21,6 +22,7 @@ def migrate(connection: sa.Connection) -> None:
         target_metadata=metadata,
         transaction_per_migration=True,
         render_as_batch=True,
+        on_version_apply=lambda **_: reach(At.MIGRATE_APPLIED),
         compare_type=False,  # TEXT stands for UTCText; names and constraints are what is compared
     )
     with context.begin_transaction():

@@ -13,7 +13,7 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from downloader import __version__
+from downloader import __version__, failpoints
 from downloader.cli.options import read_configuration
 from downloader.errors import DownloaderError
 
@@ -87,6 +87,7 @@ def cli(ctx: click.Context, config: str | None) -> None:
     from downloader.observe import logs  # noqa: PLC0415 - `--version` needs no logs
 
     logs.configure(0)
+    failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     ctx.obj = read_configuration(config)
 
 

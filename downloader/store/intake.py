@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from downloader.failpoints import At, reach
 from downloader.store.schema import to_text
 
 if TYPE_CHECKING:
@@ -56,11 +57,14 @@ def submit(database: Database, run_type: str, run_ids: Iterable[int], now: datet
                 while rows := [(run_id,) for run_id in itertools.islice(ids, _ROWS_A_STATEMENT)]:
                     connection.exec_driver_sql(_COLLECT, rows)
                     read += len(rows)
+            reach(At.SUBMIT_COLLECTED)
             writer = connection.execution_options(downloader_begin="BEGIN IMMEDIATE")
             with writer.begin():
                 writer.exec_driver_sql(_FORGET_KNOWN, (run_type,))
                 new = writer.exec_driver_sql(_TRACK, (run_type, moment, moment, moment)).rowcount
                 writer.exec_driver_sql(_REMEMBER, (run_type, moment))
+                reach(At.SUBMIT_WRITTEN)
+            reach(At.SUBMIT_COMMITTED)
         finally:
             # Once recorded, it must not wait for another writer, nor fail over one.
             reader = connection.execution_options(downloader_begin="BEGIN")

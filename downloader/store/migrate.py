@@ -15,6 +15,7 @@ from sqlalchemy.exc import DatabaseError
 from downloader.clock import utc_now
 from downloader.durable import sync
 from downloader.errors import NewerDatabaseError, StoreError
+from downloader.failpoints import At, reach
 from downloader.store.database import Database, database_url
 from downloader.store.schema import SCHEMA_REVISION
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
 
 _log = structlog.get_logger(__name__)
+
+_BACKUP_PAGES: Final = 256
+"""How many pages are copied at a time."""
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 
@@ -96,6 +100,8 @@ def upgrade(database: Database, scripts: Path | None = None) -> Path | None:
         if found == directory.get_current_head():
             return None
         saved = _backup_before(database, found) if found is not None else None
+        if saved is not None:
+            reach(At.MIGRATE_BACKED_UP)
         config.attributes["connection"] = connection
         try:
             command.upgrade(config, "head")
@@ -160,8 +166,14 @@ def backup(database: Database, target: Path) -> None:
             contextlib.closing(sqlite3.connect(database.path)) as source,
             contextlib.closing(sqlite3.connect(partial)) as copy,
         ):
-            source.backup(copy)
+            # One moment of the source for all of it: without this transaction each write of
+            # another process would have the copy begin anew.
+            source.isolation_level = None
+            source.execute("BEGIN")
+            source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            source.backup(copy, pages=_BACKUP_PAGES, progress=lambda *_: reach(At.BACKUP_COPYING))
         sync(partial)
+        reach(At.BACKUP_COPIED)
         os.link(partial, target)  # fails where a rename would overwrite
         partial.unlink()
         sync(target.parent)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import sqlalchemy as sa
 
+from downloader.failpoints import At, reach
 from downloader.rules.states import RunKey, State
 from downloader.rules.steps import NewUrl, Published, PutBack, TransferFailed, TryAgain
 from downloader.store import events
@@ -186,6 +187,7 @@ def record_transfers(
             if found.rowcount == 1:
                 history.append((key, State.DOWNLOADING, *_told(step)))
         events.record(connection, now, history)
+        reach(At.RECORD_WRITTEN)
     return held
 
 

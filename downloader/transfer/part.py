@@ -25,6 +25,7 @@ import secrets
 from typing import TYPE_CHECKING, Final
 
 from downloader.durable import sync
+from downloader.failpoints import At, reach
 from downloader.rules.audio import AudioFormat
 from downloader.rules.states import RunKey
 from downloader.transfer.files import (
@@ -187,6 +188,7 @@ class Part:
                 fresh = self._publish_without_links(final, partial, folder)
             if not fresh and hash_file(final.name, folder) != self.hashed():
                 raise NameTakenError(str(final))
+            reach(At.TRANSFER_PUBLISHED)
             os.fsync(folder)
         self.linked = True
         return fresh

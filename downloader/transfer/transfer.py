@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 from downloader.clock import utc_now
+from downloader.failpoints import At, reach
 from downloader.rules import audio, resume
 from downloader.rules.decisions import EXPIRED, Problem, ProblemKind
 from downloader.rules.expiry import says_expired
@@ -89,7 +90,9 @@ def transfer(order: Order, output: Output, engine: Engine, guard: Guard) -> Deli
         if adopted is not None:
             return Delivered(adopted, part)
         sink = _receive(order, output, part, engine, guard)
-        return Delivered(_publish(order, output, part, sink, guard), part)
+        step = _publish(order, output, part, sink, guard)
+        reach(At.TRANSFER_DELIVERED)
+        return Delivered(step, part)
     except TransferError as error:
         if error.problem.kind in (ProblemKind.WRONG_OBJECT, ProblemKind.HOPELESS):
             part.discard()
@@ -150,8 +153,10 @@ def _publish(order: Order, output: Output, part: Part, sink: _PartSink, guard: G
     hashed = part.hashed()
     try:
         with disk_errors(output.folder):
+            reach(At.TRANSFER_WRITTEN)
             part.sync()
             guard.check()  # the last moment at which a lost lease costs nothing
+            reach(At.TRANSFER_SYNCED)
             part.publish(final)
     except NameTakenError as error:
         raise TransferError(
@@ -220,6 +225,7 @@ class _PartSink:
             self._part.belongs_to(self.etag, self._expected)
         if not self._order.note_object(etag=self.etag, total_bytes=self._expected):
             raise Interrupted
+        reach(At.TRANSFER_NOTED)
 
     def write(self, chunk: bytes) -> bool:
         if self._complete:
@@ -229,6 +235,7 @@ class _PartSink:
             return len(self._refusal[1]) < REFUSAL_BYTES
         looked = self._part.size >= _EARLY_LOOK_BYTES
         with disk_errors(self._output.folder):
+            reach(At.TRANSFER_WRITING)
             self._part.write(chunk)
         self._order.progress(len(chunk))
         if not looked and audio.is_error_page(self._part.head):
