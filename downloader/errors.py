@@ -7,7 +7,8 @@
     ├── ConfigurationError     2   an option, a file or the environment is wrong
     ├── StoreError             2   the database cannot be used
     │   ├── NewerDatabaseError     … because a newer version of the program made it
-    │   └── BusyDatabaseError      … because another program keeps it locked
+    │   ├── BusyDatabaseError      … because another program keeps it locked
+    │   └── FullDatabaseError  3   … because its disk is full
     └── BlockedError           3   the service as a whole cannot go on for now
 
 Messages are whole sentences: what was wrong, where, what to do. They carry no key and
@@ -52,6 +53,12 @@ class NewerDatabaseError(StoreError):
 
 class BusyDatabaseError(StoreError):
     """Another program keeps the database locked."""
+
+
+class FullDatabaseError(StoreError):
+    """The disk of the database is full."""
+
+    exit_code = 3
 
 
 class BlockedError(DownloaderError):

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import structlog
 
 from downloader.clock import utc_now
 from downloader.jitter import jitter
-from downloader.rules.backoff import probe_delay_seconds
+from downloader.rules.backoff import (
+    MAX_PROBE_DELAY_SECONDS,
+    disk_probe_delay_seconds,
+    probe_delay_seconds,
+)
 from downloader.store import blocks
 
 if TYPE_CHECKING:
@@ -23,8 +28,16 @@ _log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_LOOK_AGAIN_SECONDS: Final = 5.0
-"""How often successes look for what another process has shut."""
+_LOOK_AGAIN_SECONDS: Final = 1.0
+"""How soon a process sees what another has shut or opened."""
+
+_PROBE_SECONDS: Final = 60.0
+"""How long the process that probes has to tell how it went, before another may probe."""
+
+_DELAYS: Final[dict[blocks.Scope, Callable[[int, float], float]]] = {
+    "api": probe_delay_seconds,
+    "disk": disk_probe_delay_seconds,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,50 +58,91 @@ class InThread(Protocol):
 class Gate:
     """One scope of the service, and what this process knows of it.
 
-    A process that starts does not ask whether the gate is shut: whoever starts it may have
-    put things right. The first success then opens it for everybody.
+    Every process on the database honours what one of them has shut, and one of them at a time
+    probes whether the service goes on. Only a process that starts tries at once: whoever starts
+    it may have put things right.
     """
 
     def __init__(self, database: Database, scope: blocks.Scope, in_thread: InThread) -> None:
         self._database = database
         self._scope = scope
         self._in_thread = in_thread
-        self._looked_at: float | None = None  # when a success last opened the gate
+        self._looked_at: float | None = None
+        self._learned_at = float("-inf")  # when this process came to know of the trouble
+        self._excused: datetime | None = None  # the beginning of a block older than this process
+        self._until: datetime | None = None  # when the next probe is due
+        self._probing: datetime | None = None  # until when this process is the one that probes
         self.trouble: Trouble | None = None
 
-    async def shut(self, trouble: Trouble) -> datetime:
-        """Stop this scope for everybody, say so once, and return when to try again."""
-        until = await self._in_thread(
+    async def look(self) -> None:
+        """See what other processes have shut or opened, at most once a second."""
+        now = time.monotonic()
+        first = self._looked_at is None
+        if self._looked_at is not None and now - self._looked_at < _LOOK_AGAIN_SECONDS:
+            return
+        self._looked_at = now
+        known = await self._in_thread(blocks.current_block, self._database, self._scope)
+        if known is None:
+            self._opened()
+        elif first and self.trouble is None:
+            self._excused = known.since
+        elif known.since != self._excused:
+            self._until = known.until
+            self._learn(Trouble(known.reason, known.message))
+
+    async def shut(self, trouble: Trouble) -> None:
+        """Stop this scope for everybody until the next probe, and say so once."""
+        delay = _DELAYS[self._scope]
+        self._until = await self._in_thread(
             blocks.block,
             self._database,
             self._scope,
             trouble.reason,
             trouble.message,
             now=utc_now(),
-            pause_seconds=lambda probes: probe_delay_seconds(probes, jitter()),
+            pause_seconds=lambda probes: delay(probes, jitter()),
+            probing=self._probing,
         )
-        if self.trouble is None:
-            _log.error("service.blocked", reason=trouble.reason, message=trouble.message)
-        self.trouble, self._looked_at = trouble, None
-        return until
+        self._probing = self._excused = None
+        self._learn(trouble)
 
-    async def passed(self) -> None:
-        """Note a success: what was shut, by whatever process, is open again for everybody."""
-        looked_at, self.trouble = self._looked_at, None
-        if looked_at is not None and time.monotonic() - looked_at < _LOOK_AGAIN_SECONDS:
+    async def passed(self, began_at: float) -> None:
+        """Note the success of what began at this time of the monotonic clock.
+
+        What was shut, by whatever process, is open again for everybody, unless it was shut only
+        while this was under way.
+        """
+        if (self.trouble is None and self._excused is None) or began_at < self._learned_at:
             return
-        self._looked_at = time.monotonic()
-        if await self._in_thread(blocks.unblock, self._database, self._scope):
+        await self._in_thread(blocks.unblock, self._database, self._scope)
+        self._opened()
+
+    async def take_probe(self) -> bool:
+        """Return whether a probe is due and this process is the one to make it."""
+        if self._until is None or not _is_due(self._until):
+            return False
+        until = utc_now() + timedelta(seconds=_PROBE_SECONDS)
+        if await self._in_thread(
+            blocks.take_probe, self._database, self._scope, seen=self._until, until=until
+        ):
+            self._until = self._probing = until
+            self._learned_at = time.monotonic()  # from here on a success means something
+            return True
+        return False
+
+    def _learn(self, trouble: Trouble) -> None:
+        if self.trouble is None:
+            self._learned_at = time.monotonic()
+            _log.error("service.blocked", reason=trouble.reason, message=trouble.message)
+        self.trouble = trouble
+
+    def _opened(self) -> None:
+        if self.trouble is not None or self._excused is not None:
             _log.warning("service.unblocked", scope=self._scope)
+        self.trouble = self._excused = self._until = self._probing = None
 
-    async def shut_until(self) -> datetime | None:
-        """Return when the next try is due; None where another process has found it open."""
-        known = await self._block()
-        if known is None:
-            self.trouble = None
-            return None
-        return known.until
 
-    async def _block(self) -> blocks.Block | None:
-        known = await self._in_thread(blocks.current_blocks, self._database)
-        return next((one for one in known if one.scope == self._scope), None)
+def _is_due(until: datetime) -> bool:
+    """Return whether that moment has come, or is one that no pause leads to: the clock was set."""
+    seconds = (until - utc_now()).total_seconds()
+    return seconds <= 0 or seconds > 2 * MAX_PROBE_DELAY_SECONDS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -119,7 +120,8 @@ class Inquiries:
         self._throttle.succeeded()
         self.key_is_good = resolution.answered = True
         self._known_good = RunKey(batch.run_type, batch.run_ids[0])
-        await session.api.passed()
+        # Of whenever it was asked: one answer among refusals shows that the key is good.
+        await session.api.passed(time.monotonic())
         if answer.unasked:
             _log.warning("api.unasked_runs", run_ids=answer.unasked)
         now = utc_now()

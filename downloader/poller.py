@@ -64,6 +64,7 @@ class Poller:
         """Claim and ask until there is nothing left to ask, or the service is blocked."""
         session = self._session
         while not session.stopping.is_set():
+            await session.api.look()
             if session.api.trouble is not None and not await self._may_probe():
                 return
             if session.mode is Mode.ONCE and self._inquiries.failures >= _USELESS_ENOUGH:
@@ -143,9 +144,8 @@ class Poller:
         """Wait until a blocked service is to be tried again; False where this call ends instead."""
         session = self._session
         while session.mode is Mode.FOREVER and not session.stopping.is_set():
-            until = await session.api.shut_until()
-            seconds = 0.0 if until is None else (until - utc_now()).total_seconds()
-            if seconds <= 0:
+            if session.api.trouble is None or await session.api.take_probe():
                 return True
-            await session.room.wait(min(seconds, _LOOK_AGAIN_SECONDS))
+            await session.room.wait(_LOOK_AGAIN_SECONDS)
+            await session.api.look()
         return False

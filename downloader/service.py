@@ -22,6 +22,7 @@ from downloader.store import inspection
 from downloader.transfer.engine import Engine, Timing
 from downloader.transfer.files import DiskError
 from downloader.transfer.output import Output
+from downloader.transfer.room import Room
 from downloader.worker import Workers
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ async def serve(settings: Settings, database: Database, mode: Mode, reporter: Re
         StoreError: the database has become unusable.
 
     """
-    output = Output(settings.output, DEFAULT_RUN_TYPE)
+    folders = [settings.output.absolute(), database.path.parent]
+    output = Output(settings.output, DEFAULT_RUN_TYPE, Room(settings.min_free_bytes, folders))
     try:
         await anyio.to_thread.run_sync(output.prepare)
     except DiskError as error:

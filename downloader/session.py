@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -13,7 +14,7 @@ import anyio.to_thread
 import structlog
 
 from downloader.clock import utc_now
-from downloader.errors import BusyDatabaseError
+from downloader.errors import BusyDatabaseError, FullDatabaseError
 from downloader.gate import Gate
 from downloader.store.leases import Owner
 
@@ -33,6 +34,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _STORE_THREADS: Final = 4
+_FULL_SECONDS: Final = 2.0
+"""How often a database whose disk was full is tried again."""
+
+_REMIND_SECONDS: Final = 600.0
+
 _NEGLIGIBLE_OFFSET: Final = timedelta(seconds=5)
 """`Date` has whole seconds and travels: an offset below this is taken for none."""
 
@@ -104,6 +110,7 @@ class Session:
     api: Gate = field(init=False)
     disk: Gate = field(init=False)
     _held: dict[tuple[RunKey, str], Held] = field(default_factory=dict)
+    _told_of_full_at: float = float("-inf")
     _threads: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(_STORE_THREADS)
     )
@@ -131,7 +138,8 @@ class Session:
         """Run a blocking call of the store in a thread, to its end.
 
         A database that another program keeps locked is waited for, again and again, while the
-        service goes on: a transaction that did not come through has changed nothing.
+        service goes on: a transaction that did not come through has changed nothing. So is,
+        by a daemon, one whose disk is full.
         """
         while True:
             try:
@@ -142,6 +150,18 @@ class Session:
                 if self.mode is Mode.ONCE or self.stopping.is_set():
                     raise
                 _log.warning("database.busy", message=str(error))
+            except FullDatabaseError as error:
+                if self.mode is not Mode.FOREVER or self.stopping.is_set():
+                    raise
+                await self._pause_for_room(str(error))
+
+    async def _pause_for_room(self, message: str) -> None:
+        """Wait a little for room on the disk of the database; say so now and then."""
+        if time.monotonic() - self._told_of_full_at > _REMIND_SECONDS:
+            self._told_of_full_at = time.monotonic()
+            _log.error("service.blocked", reason="disk_full", message=message)
+        with anyio.move_on_after(_FULL_SECONDS):
+            await self.stopping.wait()
 
     def hold(self, claim: Held) -> None:
         """Have the heartbeat look after a claim."""

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 DEFAULT_API_URL: Final = "https://client.camb.ai/apis"
 
 
+DEFAULT_MIN_FREE_BYTES: Final = 500_000_000
+DEFAULT_MAX_FILE_BYTES: Final = 10_000_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a run of the service needs to know; durations in seconds.
+    """What a run of the service needs to know; durations in seconds, sizes in bytes.
 
     Raises:
         ConfigurationError: a value that cannot be worked with, named as its option is.
@@ -33,6 +37,8 @@ class Settings:
     grace_seconds: float = 30.0
     max_duration_seconds: float | None = None
     stall_seconds: float = 30.0
+    min_free_bytes: int = DEFAULT_MIN_FREE_BYTES
+    max_file_bytes: int = DEFAULT_MAX_FILE_BYTES
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

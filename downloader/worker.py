@@ -81,6 +81,7 @@ class Workers:
         """Claim as many runs as there are free workers; return how many."""
         session, now, asked_at = self._session, utc_now(), time.monotonic()
         free = session.settings.concurrency - self._running
+        await session.disk.look()
         if session.disk.trouble is not None:
             if self._running or not await self._may_probe():
                 return 0
@@ -158,7 +159,7 @@ class Workers:
                 await session.in_thread(delivered.part.discard)
             elif not recorded or isinstance(step, TransferFailed):  # cancelled, or given up
                 await session.in_thread(self._output.discard_parts, {key})
-            await self._account(claim, step, recorded=recorded, seconds=time.monotonic() - started)
+            await self._account(claim, step, recorded=recorded, started=started)
         finally:
             session.release(key, claim.lease)
             self._running -= 1
@@ -175,7 +176,15 @@ class Workers:
                 self._session.database, claim, etag=etag, total_bytes=total_bytes, now=utc_now()
             )
 
-        order = Order(run.key, run.url, run.etag, run.total_bytes, note_object, progress)
+        order = Order(
+            run.key,
+            run.url,
+            run.etag,
+            run.total_bytes,
+            note_object,
+            progress,
+            self._session.settings.max_file_bytes,
+        )
         return await anyio.to_thread.run_sync(
             transfer,
             order,
@@ -187,7 +196,7 @@ class Workers:
         )
 
     async def _account(
-        self, claim: ClaimedRun, step: TransferStep, *, recorded: bool, seconds: float
+        self, claim: ClaimedRun, step: TransferStep, *, recorded: bool, started: float
     ) -> None:
         """Count and tell an outcome."""
         tally, log = self._session.tally, _log.bind(run_id=claim.run.key.run_id)
@@ -199,9 +208,12 @@ class Workers:
                 tally.done += 1
                 tally.bytes += step.bytes
                 log.info(
-                    "run.done", bytes=step.bytes, seconds=round(seconds, 3), location=step.location
+                    "run.done",
+                    bytes=step.bytes,
+                    seconds=round(time.monotonic() - started, 3),
+                    location=step.location,
                 )
-                await self._session.disk.passed()
+                await self._session.disk.passed(started)
             case TryAgain():
                 tally.retried += 1
                 log.warning(
@@ -224,8 +236,7 @@ class Workers:
         session = self._session
         if session.mode is not Mode.FOREVER:
             return False
-        until = await session.disk.shut_until()
-        if until is not None and until > utc_now():
+        if not await session.disk.take_probe():
             return False
         try:
             await session.in_thread(self._output.prepare)

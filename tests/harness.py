@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,11 +22,22 @@ from downloader.session import Mode
 from downloader.store.intake import submit
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from downloader.settings import Settings
     from downloader.simulator.server import Simulator
     from downloader.store.database import Database
 
 KEY = "test-key-0123456789"
+
+
+def wait_until(condition: Callable[[], bool], *processes: subprocess.Popen[str]) -> None:
+    """Wait for a condition while processes run; the suite's own time-out ends a vain wait."""
+    pause = threading.Event()
+    while not condition():
+        for process in processes:
+            assert process.poll() is None, process.communicate()
+        pause.wait(0.02)
 
 
 @dataclass
@@ -82,6 +95,31 @@ class Program:
         with self.start(*arguments, stdin=subprocess.PIPE) as process:
             out, err = process.communicate(stdin or "", timeout=120)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def submit(self, run_ids: Iterable[int]) -> None:
+        """Submit runs on standard input."""
+        done = self("submit", "--file", "-", stdin="\n".join(map(str, run_ids)))
+        assert done.returncode == 0, done.stderr
+
+    def status(self) -> dict[str, Any]:
+        """Return what `status --json` prints."""
+        found: dict[str, Any] = json.loads(self("status", "--json").stdout)
+        return found
+
+    def runs(self, state: str) -> list[dict[str, Any]]:
+        """Return what `list --json` prints of the runs in a state."""
+        done = self("list", "--state", state, "--limit", "1000000", "--json")
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def assert_saved(self, simulator: Simulator, run_ids: Iterable[int]) -> None:
+        """Assert that just these runs are done, and that their files are the simulator's."""
+        done = {row["run_id"]: row for row in self.runs("done")}
+        assert set(done) == set(run_ids)
+        for run_id, row in done.items():
+            content = Path(row["location"]).read_bytes()
+            assert content == simulator.audio(run_id)
+            digest = hashlib.sha256(content).hexdigest()
+            assert (len(content), digest) == (row["bytes"], row["sha256"])
 
     def query(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         """Query the database as a person does."""

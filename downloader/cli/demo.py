@@ -88,6 +88,7 @@ def demo(*, count: int, directory: Path | None) -> int:
                 output=folder / "audio",
                 api_key="any-key-will-do",
                 api_url=simulator.api_url,
+                min_free_bytes=0,  # a few megabytes, of a machine with which nothing need be right
                 limits=Limits(min_poll_seconds=0.5, max_poll_seconds=2.0),
             ),
             str(database),

@@ -40,6 +40,8 @@ FILE_KEYS: Final = frozenset(
         "min-poll",
         "max-poll",
         "stall",
+        "min-free",
+        "max-size",
         "type",
         "verbose",
     }

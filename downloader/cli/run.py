@@ -18,8 +18,14 @@ from downloader.cli.options import (
     output_option,
     verbose_option,
 )
+from downloader.cli.sizes import Size
 from downloader.rules.decisions import Limits
-from downloader.settings import DEFAULT_API_URL, Settings
+from downloader.settings import (
+    DEFAULT_API_URL,
+    DEFAULT_MAX_FILE_BYTES,
+    DEFAULT_MIN_FREE_BYTES,
+    Settings,
+)
 
 if TYPE_CHECKING:
     from downloader.service import Result
@@ -106,6 +112,20 @@ _DEFAULTS = Limits()
     show_default=True,
     help="How long a transfer may go without a byte.",
 )
+@option(
+    "--min-free",
+    type=Size(),
+    default=f"{DEFAULT_MIN_FREE_BYTES // 10**6}M",
+    show_default=True,
+    help="Stop before a disk has less left than this: the database needs some.",
+)
+@option(
+    "--max-size",
+    type=Size(1),
+    default=f"{DEFAULT_MAX_FILE_BYTES // 10**9}G",
+    show_default=True,
+    help="A run whose file is larger counts as failed.",
+)
 @output_option
 @database_option
 @verbose_option
@@ -124,6 +144,8 @@ def run(
     lease: float,
     grace: float,
     stall: float,
+    min_free: int,
+    max_size: int,
     output: Path | None,
     database: str | None,
     verbose: int,
@@ -150,6 +172,8 @@ def run(
         grace_seconds=grace,
         max_duration_seconds=max_duration,
         stall_seconds=stall,
+        min_free_bytes=min_free,
+        max_file_bytes=max_size,
         limits=Limits(
             attempts=attempts,
             refreshes=refreshes,

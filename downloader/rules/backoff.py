@@ -16,6 +16,8 @@ SPREAD: Final = 0.2
 
 FIRST_ATTEMPT_DELAY_SECONDS: Final = 1.0
 MAX_ATTEMPT_DELAY_SECONDS: Final = 300.0
+FIRST_DISK_PROBE_DELAY_SECONDS: Final = 5.0
+MAX_DISK_PROBE_DELAY_SECONDS: Final = 60.0
 FIRST_PROBE_DELAY_SECONDS: Final = 30.0
 MAX_PROBE_DELAY_SECONDS: Final = 900.0
 """A blocked service is probed at least every quarter of an hour, so that it resumes by itself."""
@@ -56,6 +58,14 @@ def probe_delay_seconds(probes: int, jitter: float) -> float:
     30 s where it was not probed yet, then doubling, at most 15 min.
     """
     return _delay(probes, FIRST_PROBE_DELAY_SECONDS, MAX_PROBE_DELAY_SECONDS, 2.0, jitter)
+
+
+def disk_probe_delay_seconds(probes: int, jitter: float) -> float:
+    """Return the seconds to the next look at a disk that was looked at `probes` times in vain.
+
+    5 s at first, then doubling, at most 60 s: a look costs nothing and disturbs nobody.
+    """
+    return _delay(probes, FIRST_DISK_PROBE_DELAY_SECONDS, MAX_DISK_PROBE_DELAY_SECONDS, 2.0, jitter)
 
 
 def _delay(exponent: int, minimum: float, maximum: float, factor: float, jitter: float) -> float:

@@ -37,11 +37,12 @@ def block(
     *,
     now: datetime,
     pause_seconds: Callable[[int], float],
+    probing: datetime | None = None,
 ) -> datetime:
     """Stop one scope of the service; return when it is to be tried again.
 
     `pause_seconds` says how long to wait after so many vain tries. Many tasks that meet the
-    same trouble at once are one try.
+    same trouble at once are one try. `probing` is until when the caller was to probe.
     """
     with database.write() as connection:
         known = connection.execute(
@@ -56,7 +57,7 @@ def block(
             )
             return until
         noted: datetime = known.until
-        if noted > now:
+        if noted > now and noted != probing:
             return noted
         until = now + timedelta(seconds=pause_seconds(known.probes))
         connection.execute(
@@ -69,10 +70,24 @@ def block(
 
 def unblock(database: Database, scope: Scope) -> bool:
     """Let one scope go on; return whether it was stopped."""
-    if all(one.scope != scope for one in current_blocks(database)):
-        return False  # an idle look takes no lock
     with database.write() as connection:
         return connection.execute(sa.delete(blocks).where(blocks.c.scope == scope)).rowcount > 0
+
+
+def take_probe(database: Database, scope: Scope, *, seen: datetime, until: datetime) -> bool:
+    """Become the one that probes until then; False where another process was faster."""
+    with database.write() as connection:
+        taken = connection.execute(
+            sa.update(blocks)
+            .where(blocks.c.scope == scope, blocks.c.until == seen)
+            .values(until=until)
+        )
+        return taken.rowcount > 0
+
+
+def current_block(database: Database, scope: Scope) -> Block | None:
+    """Return what stops one scope, None where nothing does."""
+    return next((one for one in current_blocks(database) if one.scope == scope), None)
 
 
 def current_blocks(database: Database) -> list[Block]:

@@ -18,13 +18,20 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 
-from downloader.errors import BusyDatabaseError, ConfigurationError, StoreError
+from downloader.errors import (
+    BusyDatabaseError,
+    ConfigurationError,
+    FullDatabaseError,
+    StoreError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BUSY_TIMEOUT_SECONDS: Final = 30.0
 MINIMUM_SQLITE: Final = (3, 37, 0)  # STRICT tables; RETURNING came in 3.35
+
+_NO_ROOM_BYTES: Final = 1024 * 1024
 
 _BEGIN: Final = "downloader_begin"
 
@@ -145,18 +152,26 @@ class Database:
     def _explain(self, error: DatabaseError | sqlite3.Error) -> StoreError:
         """Say in words what SQLite said; the statement and its parameters stay out."""
         said = str(error.orig if isinstance(error, DatabaseError) else error)
-        advice, kind = "Check the file, or name another with --database.", StoreError
+        kind: type[StoreError] = StoreError
+        advice = "Check the file, or name another with --database."
         if "locked" in said or "busy" in said:
             kind = BusyDatabaseError
             advice = (
                 f"Another program has held it for {BUSY_TIMEOUT_SECONDS:.0f} seconds: "
                 "find it (for instance an open sqlite3 shell) and end it."
             )
-        elif "full" in said:
-            advice = "The disk is full: make room."
+        elif "full" in said or ("I/O" in said and self._has_no_room()):
+            kind, advice = FullDatabaseError, "Make room on its disk."
         elif "readonly" in said:
             advice = "The file or its folder may not be written to: check the permissions."
         return kind(f"The database {self.path} cannot be used: {said}. {advice}")
+
+    def _has_no_room(self) -> bool:
+        """Return whether the disk is full: SQLite says 'I/O error' where the WAL's index is it."""
+        with contextlib.suppress(OSError):
+            found = os.statvfs(self.path.parent)
+            return found.f_bavail * found.f_frsize < _NO_ROOM_BYTES
+        return False
 
     def in_wal_mode(self) -> bool:
         """Return whether readers and a writer go beside each other; a restored copy may not."""

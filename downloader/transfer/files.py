@@ -40,13 +40,26 @@ def disk_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskError("disk_full", _why_full(folder, error.errno)) from error
         raise DiskError(
-            "disk_full" if full else "output_unusable",
-            f"The disk of {folder} is full: make room."
-            if full
-            else f"The output folder {folder} cannot be written to: {error.strerror}.",
+            "output_unusable",
+            f"The output folder {folder} cannot be written to: {error.strerror}.",
         ) from error
+
+
+def _why_full(folder: Path, number: int) -> str:
+    """Say what there is none left of: a disk with free bytes may have no room for a file more."""
+    if number == errno.EDQUOT:
+        return f"The quota of the disk of {folder} is used up: make room."
+    with contextlib.suppress(OSError):
+        found = os.statvfs(folder)
+        if found.f_files and not found.f_favail and found.f_bavail:
+            return (
+                f"The disk of {folder} has room for bytes but for no more files (inodes): "
+                "remove some files."
+            )
+    return f"The disk of {folder} is full: make room."
 
 
 @contextlib.contextmanager

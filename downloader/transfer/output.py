@@ -11,19 +11,29 @@ from downloader.durable import sync
 from downloader.transfer.files import disk_errors, lock_existing, opened_folder
 from downloader.transfer.layout import PARTIAL, Layout
 from downloader.transfer.part import Part, object_digest, parts_in
+from downloader.transfer.room import Room
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from downloader.rules.states import RunKey
 
 
 class Output(Layout):
-    """The output folder, made and kept in order; parts are opened here."""
+    """The output folder, made and kept in order; parts are opened here.
+
+    `room` says how much may be written into it.
+    """
+
+    def __init__(self, folder: Path, default_run_type: str, room: Room | None = None) -> None:
+        super().__init__(folder, default_run_type)
+        self.room = room if room is not None else Room(0, [self.folder])
 
     def prepare(self) -> None:
         """Create the folders, and see that they can be written to.
 
         Raises:
-            DiskError: they cannot.
+            DiskError: they cannot, or there is no room.
 
         """
         with disk_errors(self.folder):
@@ -37,15 +47,17 @@ class Output(Layout):
                     os.open(probe, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=partial)
                 )
                 os.unlink(probe, dir_fd=partial)
+            self.room.check()
 
     def open_part(self, key: RunKey, etag: str | None, total_bytes: int | None) -> Part:
         """Take over the part of the object that `etag` and `total_bytes` name, or begin one.
 
         Raises:
-            DiskError: the folder cannot be written to.
+            DiskError: the folder cannot be written to, or there is no room.
 
         """
         with disk_errors(self.folder):
+            self.room.check()
             self._make_partial()  # somebody may have tidied it away
             return Part(self, key, object_digest(etag, total_bytes))
 

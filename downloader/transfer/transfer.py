@@ -5,6 +5,7 @@ Everything here blocks; nothing here decides: the rules judge, this carries out.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
@@ -51,7 +52,7 @@ class Order:
 
     `etag` and `total_bytes` are of the part on the disk. `note_object` is told which object a
     new part is of, `progress` how many bytes have arrived since it was told last; both are
-    called in the transfer's thread.
+    called in the transfer's thread. A file of more than `max_bytes` is refused.
     """
 
     key: RunKey
@@ -60,6 +61,7 @@ class Order:
     total_bytes: int | None
     note_object: ObjectNote
     progress: Callable[[int], None]
+    max_bytes: int
 
 
 @dataclass(slots=True)
@@ -80,7 +82,7 @@ def transfer(order: Order, output: Output, engine: Engine, guard: Guard) -> Deli
     Raises:
         TransferError: there is no file; the problem says why and what it calls for.
         Interrupted: `guard` said stop, or the lease was lost; what has arrived stays for a resume.
-        DiskError: the output folder cannot be written to.
+        DiskError: the output folder cannot be written to, or there is no room.
 
     """
     part = output.open_part(order.key, order.etag, order.total_bytes)
@@ -199,6 +201,7 @@ class _PartSink:
             case resume.Append():
                 self._expected = outcome.total_bytes
             case resume.Restart():
+                self._refuse_if_larger(outcome.total_bytes or 0)
                 with disk_errors(self._output.folder):
                     self._part.restart()
                 self._expected, self.etag = outcome.total_bytes, outcome.etag
@@ -234,13 +237,25 @@ class _PartSink:
             self._refusal[1].extend(chunk[: REFUSAL_BYTES - len(self._refusal[1])])
             return len(self._refusal[1]) < REFUSAL_BYTES
         looked = self._part.size >= _EARLY_LOOK_BYTES
+        self._refuse_if_larger(self._part.size + len(chunk))
         with disk_errors(self._output.folder):
-            reach(At.TRANSFER_WRITING)
-            self._part.write(chunk)
+            self._output.room.take(len(chunk))
+            try:
+                reach(At.TRANSFER_WRITING)
+                self._part.write(chunk)
+            except OSError as error:
+                if error.errno == errno.EFBIG:  # this file's trouble, not the folder's
+                    raise _too_large("the file system, or a limit of this process,") from error
+                raise
         self._order.progress(len(chunk))
         if not looked and audio.is_error_page(self._part.head):
             return False  # the check at the end says the same, without fetching the rest
         return self._expected is None or self._part.size <= self._expected
+
+    def _refuse_if_larger(self, size: int) -> None:
+        """Refuse a file that nobody has asked for; a body without a length may have no end."""
+        if size > self._order.max_bytes:
+            raise _too_large(f"--max-size ({self._order.max_bytes} bytes)")
 
     def finish(self) -> None:
         """Say whether what has arrived is all.
@@ -269,6 +284,12 @@ class _PartSink:
                     f"The storage sent more than the {self._expected} bytes it had announced.",
                 )
             )
+
+
+def _too_large(who: str) -> TransferError:
+    return TransferError(
+        Problem(ProblemKind.HOPELESS, "too_large", f"The file is larger than {who} allows.")
+    )
 
 
 def _refused(status: int, body: bytearray) -> Problem:

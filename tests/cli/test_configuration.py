@@ -53,7 +53,7 @@ def test_a_file_may_set_everything(
         f'database = "{tmp_path}/other.db"\noutput = "{tmp_path}/out"\n'
         'api-url = "https://example.com/apis"\nconcurrency = 2\nlease = 90\ngrace = "5s"\n'
         'max-duration = "1h"\nattempts = 3\nrefreshes = 4\ngive-up-after = "2d"\nmin_poll = 1.5\n'
-        'max_poll = "30s"\nstall = "10"\ntype = "tts"\nverbose = 1\n'
+        'max_poll = "30s"\nstall = "10"\nmin-free = "2G"\nmax_size = 77\ntype = "tts"\nverbose = 1\n'
     )
     assert {line.partition(" ")[0].replace("_", "-") for line in config.read_text().split("\n")} - {
         ""
@@ -69,6 +69,7 @@ def test_a_file_may_set_everything(
     )
     assert (settings.concurrency, settings.lease_seconds, settings.grace_seconds) == (2, 90, 5)
     assert (settings.max_duration_seconds, settings.stall_seconds) == (3600, 10)
+    assert (settings.min_free_bytes, settings.max_file_bytes) == (2 * 10**9, 77)
     limits = settings.limits
     assert (limits.attempts, limits.refreshes, limits.give_up_after_seconds) == (3, 4, 172_800)
     assert (limits.min_poll_seconds, limits.max_poll_seconds) == (1.5, 30)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from downloader.rules.backoff import (
     attempt_delay_seconds,
+    disk_probe_delay_seconds,
     poll_delay_seconds,
     probe_delay_seconds,
     refresh_delay_seconds,
@@ -42,6 +43,12 @@ def test_probes(probes: int, seconds: float) -> None:
     assert probe_delay_seconds(probes, EVEN) == pytest.approx(seconds)
 
 
+@pytest.mark.parametrize(("probes", "seconds"), [(0, 5), (1, 10), (4, 60), (99, 60)])
+def test_probes_of_a_disk(probes: int, seconds: float) -> None:
+    """A disk without room is looked at after 5 s and at least every minute."""
+    assert disk_probe_delay_seconds(probes, EVEN) == pytest.approx(seconds)
+
+
 @given(polls=counts, minimum=st.floats(0.01, 60), extra=st.floats(0, 3600), jitter=jitters)
 def test_poll_delay_is_bounded(polls: int, minimum: float, extra: float, jitter: float) -> None:
     """No poll comes sooner than 0.8 of the minimum or later than the maximum."""
@@ -56,6 +63,7 @@ def test_other_delays_are_bounded(count: int, jitter: float) -> None:
     assert 0.8 <= attempt_delay_seconds(count, jitter) <= 300
     assert 0 <= refresh_delay_seconds(count, jitter) <= 300
     assert 24 <= probe_delay_seconds(count, jitter) <= 900
+    assert 4 <= disk_probe_delay_seconds(count, jitter) <= 60
 
 
 @given(count=st.integers(0, 100))

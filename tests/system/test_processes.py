@@ -2,62 +2,33 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import signal
-import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 import trustme
+from harness import wait_until
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable
+    from pathlib import Path
 
     from harness import Program, StartSimulator
 
-    from downloader.simulator.server import Simulator
 
 MB = 1_000_000
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait for a condition while a process runs; the suite's own time-out ends a vain wait."""
-    pause = threading.Event()
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        pause.wait(0.02)
-
-
-def assert_saved(program: Program, simulator: Simulator, run_ids: range) -> None:
-    """Assert that these runs are done and their files are the simulator's."""
-    rows = program.query("SELECT run_id, state, location, bytes, sha256 FROM runs ORDER BY run_id")
-    assert [row[0] for row in rows] == list(run_ids)
-    for run_id, state, location, size, digest in rows:
-        assert state == "done"
-        content = Path(location).read_bytes()
-        assert content == simulator.audio(run_id)
-        assert (len(content), hashlib.sha256(content).hexdigest()) == (size, digest)
-
-
-def submit(program: Program, run_ids: range) -> None:
-    """Submit runs on standard input."""
-    done = program("submit", "--file", "-", stdin="\n".join(map(str, run_ids)))
-    assert done.returncode == 0, done.stderr
 
 
 def test_cron_is_silent(program: Program, start_simulator: StartSimulator) -> None:
     """`--once` twice off a terminal: silent, exit 0, and the second has nothing to do."""
     simulator = start_simulator()
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    submit(program, range(1, 13))
+    program.submit(range(1, 13))
     for _ in range(2):
         done = program("run", "--once")
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert_saved(program, simulator, range(1, 13))
+    program.assert_saved(simulator, range(1, 13))
     assert simulator.stats()["storage"]["requests"] == 12
 
 
@@ -66,7 +37,7 @@ def test_exit_code_of_failures(program: Program, start_simulator: StartSimulator
     fault = {"kind": "word", "word": "ERROR", "reason": "No such sound"}
     simulator = start_simulator(rules=[{"runs": [2], "where": "api", "fault": fault}])
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    submit(program, range(1, 4))
+    program.submit(range(1, 4))
     done = program("run", "--drain")
     assert (done.returncode, done.stdout) == (1, "")
     assert "run_id=2" in done.stderr
@@ -79,7 +50,7 @@ def test_exit_code_of_a_refused_key(program: Program, start_simulator: StartSimu
     """A refused key ends `--once` and `--drain` with exit 3, and `status` tells."""
     simulator = start_simulator(api_key="another-key")
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    submit(program, range(1, 8))
+    program.submit(range(1, 8))
     for mode in ("--once", "--drain"):
         done = program("run", mode)
         assert done.returncode == 3
@@ -100,7 +71,7 @@ def test_interrupted_then_resumed(
     """A signal cuts transfers off after the grace time; the next call resumes them by Range."""
     simulator = start_simulator(min_size=8 * MB, max_size=9 * MB, bandwidth=4.0 * MB)
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    submit(program, range(1, 4))
+    program.submit(range(1, 4))
     parts = program.output / ".partial"
 
     def sizes() -> list[int]:
@@ -119,7 +90,7 @@ def test_interrupted_then_resumed(
     simulator.reset_stats()
     done = program("run", "--drain")
     assert (done.returncode, done.stderr) == (0, "")
-    assert_saved(program, simulator, range(1, 4))
+    program.assert_saved(simulator, range(1, 4))
     by_run = simulator.stats()["storage"]["by_run"]
     assert by_run == {str(run_id): {"full": 0, "ranged": 1} for run_id in range(1, 4)}
     assert sizes() == []
@@ -131,7 +102,7 @@ def test_transfers_end_within_the_grace_time(
     """On SIGTERM what is running is finished and nothing new is begun."""
     simulator = start_simulator(min_size=2 * MB, max_size=2 * MB, bandwidth=2.0 * MB)
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    submit(program, range(1, 11))
+    program.submit(range(1, 11))
 
     def running() -> int:
         [(number,)] = program.query("SELECT count(*) FROM runs WHERE state = 'downloading'")
@@ -159,7 +130,7 @@ def test_a_second_signal_ends_at_once(
         max_size=2 * MB,
     )
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    submit(program, range(1, 4))
+    program.submit(range(1, 4))
     with program.start("run", "--drain", "--grace", "1h", "--stall", "1h") as process:
         assert process.stderr is not None
         wait_until(lambda: simulator.stats()["faults"].get("storage:stall") == 3, process)
@@ -176,7 +147,7 @@ def test_a_signal_while_the_api_is_asked(program: Program, start_simulator: Star
     """One signal ends a service that only waits for the API; its claims are given back."""
     simulator = start_simulator(rules=[{"runs": "*", "where": "api", "fault": {"kind": "stall"}}])
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    submit(program, range(1, 4))
+    program.submit(range(1, 4))
     with program.start("run", "--grace", "1s") as process:
         wait_until(lambda: simulator.stats()["faults"].get("api:stall", 0) >= 1, process)
         process.terminate()
@@ -189,7 +160,7 @@ def test_killed_and_rescued(program: Program, start_simulator: StartSimulator) -
     """After SIGKILL the leases run out, and the next process saves everything."""
     simulator = start_simulator(min_size=3 * MB, max_size=3 * MB, bandwidth=1.0 * MB)
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    submit(program, range(1, 6))
+    program.submit(range(1, 6))
     parts = program.output / ".partial"
     with program.start("run", "--drain", "--lease", "1") as process:
         wait_until(
@@ -200,7 +171,7 @@ def test_killed_and_rescued(program: Program, start_simulator: StartSimulator) -
     simulator.set_options(type(simulator.options)(min_size=3 * MB, max_size=3 * MB))
     done = program("run", "--drain", "--lease", "1")
     assert done.returncode == 0, done.stderr
-    assert_saved(program, simulator, range(1, 6))
+    program.assert_saved(simulator, range(1, 6))
     assert list(parts.iterdir()) == []
     reasons = {reason for (reason,) in program.query("SELECT reason FROM run_events")}
     assert "lease_ran_out" in reasons
@@ -210,7 +181,7 @@ def test_max_duration(program: Program, start_simulator: StartSimulator) -> None
     """`--max-duration` ends a drain in peace, with exit 4 where runs are left."""
     simulator = start_simulator(rules=[{"runs": [1], "where": "api", "fault": {"kind": "pending"}}])
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    submit(program, range(1, 4))
+    program.submit(range(1, 4))
     done = program("run", "--drain", "--max-duration", "1s", "--grace", "0")
     assert done.returncode == 4
     states = dict(program.query("SELECT run_id, state FROM runs"))
@@ -225,7 +196,7 @@ def test_cancel_ends_a_running_transfer(program: Program, start_simulator: Start
         max_size=2 * MB,
     )
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    submit(program, range(1, 4))
+    program.submit(range(1, 4))
 
     def state() -> tuple[Any, ...]:
         return program.query("SELECT state FROM runs WHERE run_id = 2")[0]
@@ -246,13 +217,13 @@ def test_several_processes_share_the_work(
     """Three processes on one database fetch each file once."""
     simulator = start_simulator(storage_latency=0.01)
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    submit(program, range(1, 151))
+    program.submit(range(1, 151))
     running = [program.start("run", "--drain") for _ in range(3)]
     for process in running:
         with process:
             _, err = process.communicate()
             assert (process.returncode, err) == (0, "")
-    assert_saved(program, simulator, range(1, 151))
+    program.assert_saved(simulator, range(1, 151))
     assert simulator.stats()["storage"]["requests"] == 150
 
 
@@ -265,7 +236,7 @@ def test_tls(program: Program, start_simulator: StartSimulator, tmp_path: Path) 
     authority.cert_pem.write_to_path(str(ca))
     simulator = start_simulator(certfile=pem)
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    submit(program, range(1, 8))
+    program.submit(range(1, 8))
     untrusted = program("run", "--once")
     assert untrusted.returncode == 3
     assert "certificate verify failed" in untrusted.stderr
@@ -273,19 +244,19 @@ def test_tls(program: Program, start_simulator: StartSimulator, tmp_path: Path) 
     program.env["SSL_CERT_FILE"] = str(ca)
     # The runs were put off; a drain waits for them.
     assert program("run", "--drain").returncode == 0
-    assert_saved(program, simulator, range(1, 8))
+    program.assert_saved(simulator, range(1, 8))
 
 
 def test_submit_twice(program: Program, start_simulator: StartSimulator) -> None:
     """Runs that are done stay done when they are submitted again, and are not fetched again."""
     simulator = start_simulator()
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    submit(program, range(1, 4))
+    program.submit(range(1, 4))
     program("run", "--drain")
     again = program("submit", "1", "2", "3", "4")
     assert again.stdout == "submitted 1 new, 3 already tracked\n"
     program("run", "--drain")
-    assert_saved(program, simulator, range(1, 5))
+    program.assert_saved(simulator, range(1, 5))
     assert simulator.stats()["storage"]["requests"] == 4
 
 
@@ -295,7 +266,7 @@ def test_ten_thousand_runs_in_flat_memory(
     """10,000 runs of 1 KB are drained by one process whose memory does not grow with them."""
     simulator = start_simulator(min_size=1_000, max_size=1_100)
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    submit(program, range(1, 10_001))
+    program.submit(range(1, 10_001))
     resident: dict[int, int] = {}
 
     def done() -> int:
@@ -325,7 +296,7 @@ def test_settings_of_the_environment_that_cannot_be_used(
 ) -> None:
     """A CA file that is not there, or a proxy of another kind, is told by name, with exit 2."""
     program.env[name] = value
-    submit(program, range(1, 3))
+    program.submit(range(1, 3))
     done = program("run", "--once")
     assert (done.returncode, done.stdout) == (2, "")
     assert name in done.stderr

@@ -46,6 +46,7 @@ class Bench:
     total_bytes: int | None = None
     received: int = 0
     """Bytes that progress was told of, over all attempts."""
+    max_bytes: int = 10**9
     keep_lease: bool = True
     """What the database answers when the object is noted."""
     noted: threading.Event = field(default_factory=threading.Event)
@@ -56,7 +57,13 @@ class Bench:
         output = Output(self.folder, DEFAULT_TYPE)
         output.prepare()
         order = Order(
-            self.key, self.url, self.etag, self.total_bytes, self._note_object, self._progress
+            self.key,
+            self.url,
+            self.etag,
+            self.total_bytes,
+            self._note_object,
+            self._progress,
+            self.max_bytes,
         )
         return transfer(order, output, self.engine, guard or Guard(60))
 

@@ -1,0 +1,76 @@
+"""How much may still be written: the last bytes of a disk are not for audio files."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Final
+
+from downloader.transfer.files import DiskError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_GRANT_BYTES: Final = 16 * 1024 * 1024
+"""After how many bytes the disk is looked at again: others write to it too."""
+
+
+class Room:
+    """The disks that have to keep `min_free_bytes` free; one for all transfers of a process.
+
+    The database is to stay writable whatever happens to the audio, so its disk is watched too,
+    be it the same or another.
+    """
+
+    def __init__(self, min_free_bytes: int, folders: Sequence[Path]) -> None:
+        self._min_free_bytes = min_free_bytes
+        self._folders = folders
+        self._lock = threading.Lock()
+        self._granted = 0
+
+    def take(self, size: int) -> None:
+        """Note that so many bytes are about to be written.
+
+        Raises:
+            DiskError: `disk_full`; they would take a disk's last free bytes.
+            OSError: as the operating system says it, where it cannot tell.
+
+        """
+        with self._lock:
+            if size > self._granted:
+                self._granted = 0
+                self._granted = min(_GRANT_BYTES + size, self._left())
+            if size > self._granted:
+                raise self._full()
+            self._granted -= size
+
+    def check(self) -> None:
+        """Look at the disks anew.
+
+        Raises:
+            DiskError: `disk_full`; one has not the bytes that have to be left free.
+            OSError: as the operating system says it, where it cannot tell.
+
+        """
+        with self._lock:
+            self._granted = 0
+            if self._left() < 0:
+                raise self._full()
+
+    def _left(self) -> int:
+        return min(_free(folder) for folder in self._folders) - self._min_free_bytes
+
+    def _full(self) -> DiskError:
+        folder = min(self._folders, key=_free)
+        return DiskError(
+            "disk_full",
+            f"The disk of {folder} has {_free(folder) // 1_000_000} MB left, and "
+            f"{self._min_free_bytes // 1_000_000} MB are to stay free (--min-free): make room.",
+        )
+
+
+def _free(folder: Path) -> int:
+    """Return how many bytes this user may still write, as df(1) has it."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
