@@ -110,6 +110,10 @@ class Poller:
     async def _claim(self) -> list[ClaimedBatch]:
         """Claim as many runs as the workers can soon use and requests are free for."""
         session, now = self._session, utc_now()
+        session.watch_clock()
+        if session.clock.settling:
+            self._no_room = True  # what is asked for just now looks as if nobody did
+            return []
         # While the service is blocked one request shows whether it goes on.
         at_once = REQUESTS_AT_ONCE if session.api.trouble is None else 1
         free = at_once - len(self._asking)

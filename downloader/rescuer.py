@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import anyio
 import structlog
 
-from downloader.clock import utc_now
+from downloader.camb.run_types import RUN_TYPES
+from downloader.clock import NOTICED_SECONDS, utc_now
 from downloader.errors import StoreError
 from downloader.rules.states import FINISHED
 from downloader.store import inspection, leases
@@ -35,6 +37,7 @@ async def heartbeat(session: Session) -> None:
     extended_at = time.monotonic()
     while True:
         await anyio.sleep(min(_LOOK_SECONDS, extend_every))
+        session.watch_clock()
         held = list(session.held())
         if not held:
             extended_at = time.monotonic()
@@ -42,12 +45,13 @@ async def heartbeat(session: Session) -> None:
         names = [(one.key, one.lease) for one in held]
         beat_at = time.monotonic()
         try:
-            if beat_at - extended_at >= extend_every:
+            if beat_at - extended_at >= extend_every or session.clock.stepped_at > extended_at:
                 lost = await session.in_thread(
                     leases.extend_leases,
                     session.database,
                     names,
                     session.lease_until(utc_now()),
+                    utc_now(),
                 )
                 extended_at = beat_at
                 for one in held:
@@ -66,12 +70,37 @@ async def heartbeat(session: Session) -> None:
 
 async def rescue(session: Session) -> None:
     """Put runs whose worker is gone back in the queue, from the start on."""
+    rebased_at = float("-inf")
     while True:
-        rescued = await session.in_thread(leases.rescue, session.database, utc_now())
+        session.watch_clock()
+        if session.clock.stepped_at >= rebased_at:
+            rebased_at = time.monotonic()
+            await _rebase(session)
+        rescued = (
+            []
+            if session.clock.settling
+            else await session.in_thread(leases.rescue, session.database, utc_now())
+        )
         if rescued:
             _log.warning("runs.rescued", runs=len(rescued))
             session.ready.set()
         await anyio.sleep(max(0.2, min(5.0, session.settings.lease_seconds / _RESCUES_A_LEASE)))
+
+
+async def _rebase(session: Session) -> None:
+    """See that nothing waits for a time that is far off only because the clock was set back."""
+    rebased = await session.in_thread(
+        leases.rebase,
+        session.database,
+        RUN_TYPES,
+        utc_now(),
+        tolerance=timedelta(seconds=NOTICED_SECONDS),
+        horizon=timedelta(seconds=session.settings.limits.max_poll_seconds),
+    )
+    if rebased:
+        _log.warning("runs.rebased", runs=rebased)
+        session.ready.set()
+        session.room.set()
 
 
 async def sweep(session: Session, output: Output) -> None:

@@ -13,7 +13,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from downloader.clock import utc_now
+from downloader.clock import ClockWatch, utc_now
 from downloader.errors import BusyDatabaseError, FullDatabaseError
 from downloader.gate import Gate
 from downloader.store.leases import Owner
@@ -102,6 +102,7 @@ class Session:
     started_at: datetime = field(default_factory=utc_now)
     owner: Owner = field(default_factory=Owner)
     tally: Tally = field(default_factory=Tally)
+    clock: ClockWatch = field(default_factory=ClockWatch)
     clock_offset: timedelta = timedelta()
     polling_over: bool = False
     stopping: anyio.Event = field(default_factory=anyio.Event)
@@ -176,6 +177,13 @@ class Session:
     def held(self) -> Iterator[Held]:
         """Yield the claims of this process."""
         yield from list(self._held.values())
+
+    def watch_clock(self) -> None:
+        """Notice that the clock was set, or the machine suspended."""
+        step = self.clock.look()
+        if step:
+            _log.warning("clock.set", seconds=round(step, 1))
+            self.clock_offset -= timedelta(seconds=step)  # the server's has not been set
 
     def note_clock_offset(self, offset: timedelta | None) -> None:
         """Take the server's clock, less ours, from an answer."""

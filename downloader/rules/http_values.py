@@ -60,7 +60,9 @@ def retry_after_seconds(
 
     Retry-After in seconds or as a date (RFC 9110 section 10.2.3), else X-RateLimit-Reset as the
     service's SDK reads it (epoch seconds), or as seconds from now where the number is small.
+    A moment is meant by the server's clock: it counts from the answer's own Date, where it has one.
     """
+    now = parse_http_date(headers.get("date")) or now
     asked = _retry_after(headers.get("retry-after"), now)
     if asked is None:
         asked = _rate_limit_reset(headers.get("x-ratelimit-reset"), now)

@@ -11,7 +11,7 @@ import itertools
 import os
 import secrets
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
@@ -20,8 +20,8 @@ from downloader.store import events
 from downloader.store.schema import in_state, runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import datetime
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime, timedelta
 
     from downloader.store.database import Database
 
@@ -42,7 +42,7 @@ class Owner:
 
 
 def extend_leases(
-    database: Database, held: Iterable[tuple[RunKey, str]], until: datetime
+    database: Database, held: Iterable[tuple[RunKey, str]], until: datetime, now: datetime
 ) -> set[str]:
     """Extend claims of both queues to `until`; return the leases that are lost."""
     lost = set()
@@ -56,6 +56,7 @@ def extend_leases(
         .values(
             lease_expires_at=until,
             next_attempt_at=sa.case((_DOWNLOADING, None), else_=until),
+            updated_at=now,
         )
     )
     with database.write() as connection:
@@ -106,3 +107,71 @@ def rescue(database: Database, now: datetime) -> list[RunKey]:
             [(key, State.DOWNLOADING, State.READY, "lease_ran_out", None) for key in rescued],
         )
     return rescued
+
+
+_ROWS_AT_A_TIME: Final = 1000
+_WAITS = runs.c.next_attempt_at > sa.bindparam("horizon")
+_FROM_THE_FUTURE = tuple(
+    sa.select(
+        runs.c.run_type,
+        runs.c.run_id,
+        runs.c.updated_at,
+        runs.c.next_attempt_at,
+        runs.c.lease_expires_at,
+    )
+    .where(runs.c.updated_at > sa.bindparam("later"), *conditions)
+    .limit(_ROWS_AT_A_TIME)
+    for conditions in (
+        (in_state(State.PENDING), runs.c.run_type == sa.bindparam("of_type"), _WAITS),
+        (in_state(State.READY), _WAITS),
+        (_DOWNLOADING,),
+    )
+)
+
+
+def rebase(
+    database: Database,
+    run_types: Iterable[str],
+    now: datetime,
+    *,
+    tolerance: timedelta,
+    horizon: timedelta,
+) -> int:
+    """Give waits and leases that were written in the future their length from now; return how many.
+
+    Rows of the future are there when the clock was set back. A lease that is alive is extended
+    by its process long before; one whose process is dead would else outlive it by the step. What
+    falls due within `horizon` is left to do so.
+    """
+    values: dict[str, object] = {"later": now + tolerance, "horizon": now + horizon}
+    pending, *others = _FROM_THE_FUTURE
+    queries = [(pending, values | {"of_type": name}) for name in run_types]
+    queries += [(query, values) for query in others]
+    rebased = 0
+    for query, bound in queries:
+        while True:
+            with database.read() as connection:
+                found = connection.execute(query, bound).all()
+            if not found:
+                break
+            rebased += _rebase(database, found, now)
+    return rebased
+
+
+def _rebase(database: Database, found: Sequence[Sequence[Any]], now: datetime) -> int:
+    rebased = 0
+    with database.write() as connection:
+        for run_type, run_id, written_at, next_attempt_at, lease_expires_at in found:
+            step = written_at - now
+            changed = connection.execute(
+                sa.update(runs)
+                .where(*_BY_KEY, runs.c.updated_at == written_at)
+                .values(
+                    next_attempt_at=next_attempt_at and next_attempt_at - step,
+                    lease_expires_at=lease_expires_at and lease_expires_at - step,
+                    updated_at=now,
+                ),
+                {"key_type": run_type, "key_id": run_id},
+            )
+            rebased += changed.rowcount
+    return rebased

@@ -228,10 +228,10 @@ def test_an_extended_claim_is_due_later(driver: Driver) -> None:
     driver.submit(1)
     [batch] = driver.claim_due(0, lease=60)
     held = [(key(1), batch.lease)]
-    assert leases.extend_leases(driver.database, held, at(120)) == set()
+    assert leases.extend_leases(driver.database, held, at(120), at(0)) == set()
     assert driver.claim_due(119) == []
     assert len(driver.claim_due(120)) == 1
-    assert leases.extend_leases(driver.database, held, at(300)) == {batch.lease}
+    assert leases.extend_leases(driver.database, held, at(300), at(0)) == {batch.lease}
     assert leases.lost_leases(driver.database, held) == {batch.lease}
 
 

@@ -132,7 +132,7 @@ def test_outcomes_find_their_run_by_its_key(driver: Driver) -> None:
         driver.poll(2, step=PollLater(at(60)))
         transfers.note_object(driver.database, claims[0], etag=None, total_bytes=1, now=at(0))
         held = [(claims[0].run.key, claims[0].lease)]
-        assert leases.extend_leases(driver.database, held, at(60)) == set()
+        assert leases.extend_leases(driver.database, held, at(60), at(0)) == set()
         assert leases.lost_leases(driver.database, held) == set()
         assert driver.end(claims, published(3)) == [True]
     updates = [found for statement, found in plans if statement.startswith("UPDATE")]

@@ -192,7 +192,7 @@ def test_a_lost_lease(driver: Driver, step: TransferStep, lost: str) -> None:
     assert driver.end([old], step, 62) == [False]
     assert not transfers.note_object(driver.database, old, etag="other", total_bytes=1, now=at(62))
     held = [(old.run.key, old.lease)]
-    assert leases.extend_leases(driver.database, held, at(999)) == {old.lease}
+    assert leases.extend_leases(driver.database, held, at(999), at(0)) == {old.lease}
     assert leases.lost_leases(driver.database, held) == {old.lease}
     assert (driver.row(1), driver.reasons(1)) == (before, reasons)
 
@@ -226,7 +226,7 @@ def test_a_heartbeat_keeps_a_claim(driver: Driver) -> None:
     """An extended lease is not rescued before its new end."""
     [claim] = driver.downloading(1)
     held = [(claim.run.key, claim.lease)]
-    assert leases.extend_leases(driver.database, held, at(100)) == set()
+    assert leases.extend_leases(driver.database, held, at(100), at(0)) == set()
     assert leases.lost_leases(driver.database, held) == set()
     assert leases.rescue(driver.database, at(100)) == []
     assert leases.rescue(driver.database, at(101)) == [key(1)]
@@ -235,7 +235,7 @@ def test_a_heartbeat_keeps_a_claim(driver: Driver) -> None:
 def test_nothing_at_all_to_do(driver: Driver) -> None:
     """Calls without runs do nothing and fail at nothing."""
     assert driver.end([], PUT_BACK) == []
-    assert leases.extend_leases(driver.database, [], at(0)) == set()
+    assert leases.extend_leases(driver.database, [], at(0), at(0)) == set()
     assert leases.lost_leases(driver.database, []) == set()
     assert driver.claim_ready() == transfers.Ready((), 0, 0)
     assert transfers.count_ready(driver.database, at(0)) == 0

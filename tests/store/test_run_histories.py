@@ -254,7 +254,7 @@ class Histories(RuleBasedStateMachine):
         held = [(key(run_id), lease) for run_id, lease in self.polling + self.transferring]
         lost = {lease for one, lease in held if self.runs[one.run_id].lease != lease}
         assert leases.lost_leases(self.database, held) >= lost
-        found = leases.extend_leases(self.database, held, at(self.now + seconds))
+        found = leases.extend_leases(self.database, held, at(self.now + seconds), at(self.now))
         assert found == lost
         for one, lease in held:
             run = self.runs[one.run_id]
