@@ -12,19 +12,15 @@ import structlog
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import NOTICED_SECONDS, utc_now
 from downloader.errors import StoreError
-from downloader.rules.states import FINISHED
-from downloader.store import inspection, leases
+from downloader.store import leases
 
 if TYPE_CHECKING:
     from downloader.session import Session
-    from downloader.transfer.output import Output
 
 _log = structlog.get_logger(__name__)
 
 _LOOK_SECONDS: Final = 1.0
 """How soon a transfer notices that its run was cancelled."""
-
-_SWEEP_SECONDS: Final = 600.0
 
 _BEATS_A_LEASE: Final = 3.0
 _RESCUES_A_LEASE: Final = 4.0
@@ -101,15 +97,3 @@ async def _rebase(session: Session) -> None:
         _log.warning("runs.rebased", runs=rebased)
         session.ready.set()
         session.room.set()
-
-
-async def sweep(session: Session, output: Output) -> None:
-    """Remove the parts of runs that are finished: of crashes after a commit, and of `cancel`."""
-    while True:
-        keys = await session.in_thread(output.runs_with_parts)
-        states = await session.in_thread(inspection.states_of, session.database, list(keys))
-        finished = {key for key, state in states.items() if state in FINISHED}
-        if finished:
-            removed = await session.in_thread(output.discard_parts, finished)
-            _log.info("parts.removed", parts=removed)
-        await anyio.sleep(_SWEEP_SECONDS)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import structlog
 
-from downloader import rescuer
+from downloader import housekeeping, rescuer
 from downloader.camb.client import ApiClient
 from downloader.camb.run_types import DEFAULT_RUN_TYPE
 from downloader.errors import ConfigurationError
@@ -137,7 +137,8 @@ class _Service:
             helpers.start_soon(self._recorder.run)
             helpers.start_soon(rescuer.heartbeat, session)
             helpers.start_soon(rescuer.rescue, session)
-            helpers.start_soon(rescuer.sweep, session, self._output)
+            helpers.start_soon(housekeeping.sweep, session, self._output)
+            helpers.start_soon(housekeeping.keep_log_short, session)
             helpers.start_soon(self._report)
             async with anyio.create_task_group() as work:
                 helpers.start_soon(self._watch_signals, work.cancel_scope)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 BUSY_TIMEOUT_SECONDS: Final = 30.0
 MINIMUM_SQLITE: Final = (3, 37, 0)  # STRICT tables; RETURNING came in 3.35
 
+_LOG_SECONDS: Final = 3
 _NO_ROOM_BYTES: Final = 1024 * 1024
 
 _BEGIN: Final = "downloader_begin"
@@ -177,6 +178,31 @@ class Database:
         """Return whether readers and a writer go beside each other; a restored copy may not."""
         with self.read() as connection:
             return connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+    def log_bytes(self) -> int:
+        """Return the size of the write-ahead log."""
+        try:
+            return self.path.with_name(self.path.name + "-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def empty_log(self) -> bool:
+        """Move the write-ahead log into the database and cut it to nothing.
+
+        Waits a moment for those who read from it, and has writers wait meanwhile. Returns False
+        where somebody goes on reading.
+        """
+        with self.connection("BEGIN") as connection:
+            raw = connection.connection.dbapi_connection
+            assert raw is not None  # noqa: S101 - just taken from the pool
+            cursor = raw.cursor()
+            cursor.execute(f"PRAGMA busy_timeout={_LOG_SECONDS * 1000}")
+            try:
+                [(busy, _, _)] = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000:.0f}")
+                cursor.close()
+        return not busy
 
     @contextlib.contextmanager
     def migrating(self) -> Iterator[sa.Connection]:

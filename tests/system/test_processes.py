@@ -6,7 +6,6 @@ import json
 import signal
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 import trustme
 from harness import wait_until
@@ -258,33 +257,6 @@ def test_submit_twice(program: Program, start_simulator: StartSimulator) -> None
     program("run", "--drain")
     program.assert_saved(simulator, range(1, 5))
     assert simulator.stats()["storage"]["requests"] == 4
-
-
-def test_ten_thousand_runs_in_flat_memory(
-    program: Program, start_simulator: StartSimulator
-) -> None:
-    """10,000 runs of 1 KB are drained by one process whose memory does not grow with them."""
-    simulator = start_simulator(min_size=1_000, max_size=1_100)
-    program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    program.submit(range(1, 10_001))
-    resident: dict[int, int] = {}
-
-    def done() -> int:
-        [(number,)] = program.query("SELECT count(*) FROM runs WHERE state = 'done'")
-        return int(number)
-
-    with program.start("run", "--drain", "--concurrency", "16") as process:
-        measured = psutil.Process(process.pid)
-        for target in (2_000, 9_500):
-            wait_until(lambda: done() >= target, process)  # noqa: B023 - waited for at once
-            resident[target] = measured.memory_info().rss
-        _, err = process.communicate()
-    assert (process.returncode, err) == (0, "")
-    assert done() == 10_000
-    assert resident[9_500] - resident[2_000] < 10 * MB, resident
-    stats = simulator.stats()
-    assert stats["storage"]["requests"] == 10_000
-    assert stats["api"]["requests"] == 2_000
 
 
 @pytest.mark.parametrize(
