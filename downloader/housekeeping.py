@@ -11,6 +11,7 @@ import structlog
 from downloader.errors import StoreError
 from downloader.rules.states import FINISHED
 from downloader.store import inspection
+from downloader.store.database import LARGE_LOG_BYTES
 
 if TYPE_CHECKING:
     from downloader.session import Session
@@ -21,7 +22,6 @@ _log = structlog.get_logger(__name__)
 _SWEEP_SECONDS: Final = 600.0
 
 _LOOK_SECONDS: Final = 1.0
-_LARGE_LOG_BYTES: Final = 16 * 1024 * 1024
 _TOO_LARGE_LOG_BYTES: Final = 64 * 1024 * 1024
 _VAIN_SECONDS: Final = 10.0
 """How long to leave it after a try in vain, which has had the writers wait."""
@@ -41,15 +41,11 @@ async def sweep(session: Session, output: Output) -> None:
 
 
 async def keep_log_short(session: Session) -> None:
-    """Empty the write-ahead log where readers keep SQLite from doing that by itself.
-
-    SQLite begins the log anew only in a moment in which nobody reads from it; with several
-    readers, one after the other, that moment may never come.
-    """
+    """Move the write-ahead log into the database whenever it has become large."""
     told_at = float("-inf")
     while True:
         await anyio.sleep(_LOOK_SECONDS)
-        if session.database.log_bytes() < _LARGE_LOG_BYTES:
+        if session.database.log_bytes() < LARGE_LOG_BYTES:
             continue
         try:
             emptied = await session.in_thread(session.database.empty_log)

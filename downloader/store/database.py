@@ -4,6 +4,11 @@ SQLite's settings here each have a reason: WAL lets people query while the progr
 writes; `BEGIN IMMEDIATE` makes a writer wait for its turn, where a deferred one fails at
 once with SQLITE_BUSY_SNAPSHOT; synchronous=NORMAL never corrupts but may forget the last
 commits on a power cut, so what must not be forgotten is written with `durable=True`.
+
+The log is moved into the database by `empty_log` alone, which keeps writers away meanwhile:
+SQLite's automatic checkpoints do not, and up to 3.51.2 (but for 3.50.7 and 3.44.6) a commit
+that begins the log anew while a checkpoint runs can, rarely, damage the database (the
+"WAL-reset bug", https://sqlite.org/wal.html).
 """
 
 from __future__ import annotations
@@ -30,6 +35,9 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_SECONDS: Final = 30.0
 MINIMUM_SQLITE: Final = (3, 37, 0)  # STRICT tables; RETURNING came in 3.35
+
+LARGE_LOG_BYTES: Final = 32 * 1024 * 1024
+"""From here on the write-ahead log is to be emptied."""
 
 _LOG_SECONDS: Final = 3
 _NO_ROOM_BYTES: Final = 1024 * 1024
@@ -242,7 +250,10 @@ class Database:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; the last one of all processes takes the log with it."""
+        if self.log_bytes() > LARGE_LOG_BYTES:
+            with contextlib.suppress(StoreError):  # somebody else will, later
+                self.empty_log()
         self.engine.dispose()
 
 
@@ -259,6 +270,7 @@ def _configure(connection: sqlite3.Connection, _record: Any) -> None:  # noqa: A
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA wal_autocheckpoint=0")
     cursor.close()
 
 
