@@ -15,6 +15,7 @@ from downloader.failpoints import At, reach
 from downloader.gate import Trouble
 from downloader.jitter import jitter
 from downloader.rules.decisions import Spent, after_problem, before_transfer
+from downloader.rules.states import FINISHED
 from downloader.rules.steps import NewUrl, Published, PutBack, TransferFailed, TryAgain
 from downloader.session import Held, Mode
 from downloader.store import inspection, transfers
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from downloader.recorder import Recorder
+    from downloader.rules.states import RunKey
     from downloader.rules.steps import ExpiryStep, TransferStep
     from downloader.session import Session
     from downloader.store.transfers import ClaimedRun, ReadyRun
@@ -155,15 +157,20 @@ class Workers:
                 self._recorder.leave(key, claim.lease, PutBack(utc_now(), "interrupted"))
                 raise
             recorded = await self._recorder.record(key, claim.lease, step)
-            if delivered is not None:
+            if delivered is not None and recorded:
                 await session.in_thread(delivered.part.discard)
-            elif not recorded or isinstance(step, TransferFailed):  # cancelled, or given up
+            elif isinstance(step, TransferFailed) or not (recorded or await self._is_wanted(key)):
                 await session.in_thread(self._output.discard_parts, {key})
             await self._account(claim, step, recorded=recorded, started=started)
         finally:
             session.release(key, claim.lease)
             self._running -= 1
             session.ready.set()
+
+    async def _is_wanted(self, key: RunKey) -> bool:
+        """Return whether a run whose lease was lost is still to be saved, by whoever has it now."""
+        found = await self._session.in_thread(inspection.states_of, self._session.database, [key])
+        return key in found and found[key] not in FINISHED
 
     async def _transfer(self, claim: ClaimedRun, held: Held, guard: Guard) -> Delivered:
         run = claim.run

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import os
+import secrets
 import stat
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -70,6 +72,17 @@ def opened_folder(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@functools.cache
+def boot_id() -> str:
+    """Return what this boot of the machine is called; where that cannot be told, this process."""
+    try:
+        # random(4): a number made anew at each boot.
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - no path of ours
+            return file.read().strip()
+    except (OSError, ValueError):
+        return secrets.token_hex(16)
 
 
 def create_locked(name: str, partial: int) -> int:

@@ -12,8 +12,10 @@ from urllib.parse import quote, urljoin, urlsplit
 
 import httpx
 
-from downloader.http import make_client, words_of
+from downloader.http import expect_within, make_client, words_of
+from downloader.rules.answer_body import is_usable_url
 from downloader.rules.decisions import Problem, ProblemKind
+from downloader.rules.hosts import may_redirect
 from downloader.transfer.engine import MAX_REDIRECTS, Timing, TransferError
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class HttpxEngine:
 
     def fetch(self, url: str, headers: Mapping[str, str], sink: Sink, guard: Guard) -> None:
         """GET `url` into `sink`; see `Engine.fetch`."""
+        given = url
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 guard.check()
@@ -54,16 +57,20 @@ class HttpxEngine:
                 if location is None:
                     return
                 url = _redirected(url, location)
+                if not may_redirect(_host(given), _host(url)):
+                    raise _unusable_redirect("it leads from the internet into a private network")
         except httpx.TimeoutException as error:
             guard.check()
             raise TransferError(self._timed_out(error)) from None
-        except (httpx.TransportError, httpx.InvalidURL, ssl.SSLError) as error:
+        except (httpx.TransportError, ssl.SSLError) as error:
             guard.check()  # woken by a shutdown of its socket
             raise TransferError(
                 Problem(
                     ProblemKind.TRANSIENT, "network", f"The transfer broke off: {words_of(error)}."
                 )
             ) from None
+        finally:
+            expect_within(None)
         raise TransferError(
             Problem(
                 ProblemKind.WRONG_OBJECT,
@@ -79,15 +86,13 @@ class HttpxEngine:
         try:
             request = self._client.build_request("GET", url, headers=dict(headers))
             request.url = _ExactURL(url)
+        except (httpx.InvalidURL, ValueError):
+            raise _unusable_url("The URL is none that can be asked for.") from None
+        expect_within(self._timing.connect_seconds + self._timing.stall_seconds)
+        try:
             response = self._client.send(request, stream=True)
         except UnicodeError:  # no host name: the resolver's encoding does not take it
-            raise TransferError(
-                Problem(
-                    ProblemKind.WRONG_OBJECT,
-                    "unusable_url",
-                    "The URL's host name is none that can be looked up.",
-                )
-            ) from None
+            raise _unusable_url("The URL's host name is none that can be looked up.") from None
         with contextlib.closing(response), guard.waking(_waker(response)):
             location = response.extensions.get(_LOCATION)
             if location is not None:
@@ -106,6 +111,8 @@ class HttpxEngine:
         """Yield the body as sent, ending transfers below the floor speed."""
         timing = self._timing
         started, received = time.monotonic(), 0
+        # What frames a body, chunk by chunk, can drip for days without a byte of the body itself.
+        expect_within(timing.stall_seconds)
         for chunk in response.iter_raw():
             received += len(chunk)
             seconds = time.monotonic() - started
@@ -122,6 +129,7 @@ class HttpxEngine:
                     )
                 )
             yield chunk
+            expect_within(timing.stall_seconds)
 
     def _timed_out(self, error: httpx.TimeoutException) -> Problem:
         if isinstance(error, httpx.ConnectTimeout):
@@ -173,6 +181,7 @@ def _keep_location(response: httpx.Response) -> None:
 
 def _redirected(url: str, location: str) -> str:
     """Return the address that a redirect leads to, byte for byte where it stands alone."""
+    location = location.replace(" ", "%20")  # not allowed, seen, and meant so
     try:
         if _ABSOLUTE.match(location):
             target = location
@@ -180,18 +189,33 @@ def _redirected(url: str, location: str) -> str:
             target = "{}://{}".format(*urlsplit(url)) + location
         else:
             target = urljoin(url, location)
-        found = urlsplit(target)
-        if found.scheme in ("http", "https") and found.hostname and found.port != 0:
+        if is_usable_url(target):
             return target
     except ValueError:  # brackets, port or host make no sense
         pass
-    raise TransferError(
+    raise _unusable_redirect("only http and https are, without credentials")
+
+
+def _host(url: str) -> str:
+    """Return the host that a request for a URL goes to, as the client reads it."""
+    try:
+        return httpx.URL(url).raw_host.decode("ascii")
+    except (httpx.InvalidURL, ValueError):
+        return ""  # there is none: the request will say so
+
+
+def _unusable_redirect(why: str) -> TransferError:
+    return TransferError(
         Problem(
             ProblemKind.WRONG_OBJECT,
             "unusable_redirect",
-            "The storage redirected to an address that is not followed: only http and https are.",
+            f"The storage redirected to an address that is not followed: {why}.",
         )
     )
+
+
+def _unusable_url(why: str) -> TransferError:
+    return TransferError(Problem(ProblemKind.WRONG_OBJECT, "unusable_url", why))
 
 
 def _waker(response: httpx.Response) -> Callable[[], None]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import TYPE_CHECKING, Final
 
+from downloader.rules.audio import AudioFormat
+from downloader.rules.states import MAX_RUN_ID
 from downloader.transfer.files import opened_folder
 
 if TYPE_CHECKING:
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
     from downloader.rules.states import RunKey
 
 PARTIAL: Final = ".partial"
+
+# As `Layout.final` writes it and no other way: no leading zeros, lower case.
+_SAVED: Final = re.compile(rf"([1-9][0-9]{{0,18}})\.({'|'.join(AudioFormat)})", re.ASCII)
 
 
 class Layout:
@@ -36,3 +42,11 @@ class Layout:
         """Open a folder of saved files; the output folder itself may be a link to one."""
         with opened_folder(folder.resolve() if folder == self.folder else folder) as descriptor:
             yield descriptor
+
+
+def run_id_of(name: str) -> int | None:
+    """Return the run id that a saved file's name tells, None where no saved file is named so."""
+    match = _SAVED.fullmatch(name)
+    if match is None or int(match[1]) > MAX_RUN_ID:
+        return None
+    return int(match[1])

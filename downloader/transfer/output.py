@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from downloader.durable import sync
 from downloader.transfer.files import disk_errors, lock_existing, opened_folder
 from downloader.transfer.layout import PARTIAL, Layout
-from downloader.transfer.part import Part, object_digest, parts_in
+from downloader.transfer.part import Part, object_name, parts_in
 from downloader.transfer.room import Room
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ class Output(Layout):
         with disk_errors(self.folder):
             self.room.check()
             self._make_partial()  # somebody may have tidied it away
-            return Part(self, key, object_digest(etag, total_bytes))
+            wanted = None if etag is None else object_name(etag, total_bytes)
+            return Part(self, key, wanted)
 
     def _make_partial(self) -> None:
         with contextlib.suppress(FileExistsError):

@@ -9,6 +9,10 @@ Nobody ever writes to a file that another process may still write to: one whose 
 held, say by a frozen process, is left alone, and its holder can only ever publish that very
 file. The digest keeps the start of one object from being joined to the end of another.
 
+While bytes are written the digest is also of this boot of the machine: a power cut may leave
+a file with the right length and zeros in it, which nothing would tell. Whoever lets go of a
+part syncs it first, and then names it for any boot.
+
 A published file is a second name (hard link) of its part; the part goes when `done` is
 committed. So a part with two names says: this file is ours, verified and synced, and only
 the commit was lost.
@@ -22,7 +26,7 @@ import hashlib
 import os
 import re
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from downloader.durable import sync
 from downloader.failpoints import At, reach
@@ -31,6 +35,7 @@ from downloader.rules.states import RunKey
 from downloader.transfer.files import (
     READ_BYTES,
     Hashed,
+    boot_id,
     create_locked,
     hash_file,
     lock_existing,
@@ -64,21 +69,25 @@ class Part:
     operating system does; callers wrap them in `disk_errors`.
     """
 
-    def __init__(self, layout: Layout, key: RunKey, object_digest: str) -> None:
+    def __init__(self, layout: Layout, key: RunKey, wanted: ObjectName | None) -> None:
         self._layout = layout
         self._key = key
         self._token = secrets.token_hex(6)
         self._object = _NO_OBJECT
+        self._name: ObjectName | None = None
         self._hash = hashlib.sha256()
         self.size = 0
         self.head = b""
         with opened_folder(layout.folder / PARTIAL) as partial:
-            self._descriptor, found = self._take_over(partial, object_digest)
-            if found is None:
-                self._descriptor = create_locked(self.name, partial)
-        self.linked = os.fstat(self._descriptor).st_nlink > 1
-        if found is not None and not self.linked:
-            self._read_what_is_there()
+            found = self._take_over(partial, wanted)
+            self._descriptor = found if found is not None else create_locked(self.name, partial)
+        try:
+            self.linked = os.fstat(self._descriptor).st_nlink > 1
+            if found is not None and not self.linked:
+                self._read_what_is_there()
+        except OSError:
+            self.close()
+            raise
 
     @property
     def name(self) -> str:
@@ -90,25 +99,38 @@ class Part:
         """The file's path."""
         return self._layout.folder / PARTIAL / self.name
 
-    def _take_over(self, partial: int, wanted: str) -> tuple[int, str | None]:
+    def _take_over(self, partial: int, wanted: ObjectName | None) -> int | None:
         """Take a part that nobody holds: one already published, else one of the wanted object."""
-        taken: tuple[int, str | None] = (-1, None)
         names = [name for name, key in parts_in(partial) if key == self._key]
         locks = [(lock_existing(name, partial), name) for name in names]
         # Without a lock: somebody may still be writing to it.
         free = [(descriptor, name) for descriptor, name in locks if descriptor is not None]
-        free.sort(key=lambda one: os.fstat(one[0]).st_nlink, reverse=True)
-        for descriptor, name in free:
-            digest = name.split(".")[-2]
-            usable = os.fstat(descriptor).st_nlink > 1 or (digest == wanted != _NO_OBJECT)
-            if taken[1] is not None or not usable:
-                os.unlink(name, dir_fd=partial)
-                os.close(descriptor)
-                continue
-            self._object = digest
+        try:
+            free.sort(key=lambda one: os.fstat(one[0]).st_nlink, reverse=True)
+            taken = next((one for one in free if self._is_usable(*one, wanted)), None)
+            for descriptor, name in free:
+                if taken is None or descriptor != taken[0]:
+                    os.unlink(name, dir_fd=partial)
+            if taken is None:
+                return None
+            descriptor, name = taken
+            if os.fstat(descriptor).st_nlink > 1:
+                self._object = name.split(".")[-2]
+            elif wanted is not None:
+                self._name, self._object = wanted, wanted.this_boot
             os.rename(name, self.name, src_dir_fd=partial, dst_dir_fd=partial)
-            taken = (descriptor, name)
-        return taken
+            # What is appended from here on must not be found, after a power cut, under the
+            # name that says it was synced.
+            os.fsync(partial)
+            free.remove(taken)
+            return descriptor
+        finally:
+            for descriptor, _ in free:
+                os.close(descriptor)
+
+    def _is_usable(self, descriptor: int, name: str, wanted: ObjectName | None) -> bool:
+        published = os.fstat(descriptor).st_nlink > 1
+        return published or (wanted is not None and name.split(".")[-2] in wanted)
 
     def _read_what_is_there(self) -> None:
         """Hash the bytes an earlier transfer has left, and stand behind them."""
@@ -129,17 +151,20 @@ class Part:
         self._hash = hashlib.sha256()
         self.size = 0
         self.head = b""
+        self._name = None
         self._rename(_NO_OBJECT)
 
-    def belongs_to(self, etag: str | None, total_bytes: int | None) -> None:
+    def belongs_to(self, etag: str, total_bytes: int | None) -> None:
         """Name the object that the bytes are of, so that they can be resumed."""
-        self._rename(object_digest(etag, total_bytes))
+        self._name = object_name(etag, total_bytes)
+        self._rename(self._name.this_boot)
 
-    def _rename(self, object_digest: str) -> None:
-        if object_digest == self._object:
+    def _rename(self, digest: str) -> None:
+        if digest == self._object:
             return
         with opened_folder(self._layout.folder / PARTIAL) as partial:
-            before, self._object = self.name, object_digest
+            before = self.name
+            self._object = digest
             os.rename(before, self.name, src_dir_fd=partial, dst_dir_fd=partial)
 
     def write(self, chunk: bytes) -> None:
@@ -226,23 +251,13 @@ class Part:
 
     def published(self) -> tuple[Path, AudioFormat, Hashed] | None:
         """Return the final file that an earlier process made of this part, whole, or None."""
-        here = os.fstat(self._descriptor)
-        for audio_format in AudioFormat:
-            final = self._layout.final(self._key, audio_format)
-            with contextlib.suppress(OSError), self._layout.opened(final.parent) as folder:
-                there = os.stat(final.name, dir_fd=folder, follow_symlinks=False)
-                if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
-                    found = hash_file(final.name, folder)
-                    if found is not None:
-                        os.fsync(folder)
-                        return final, audio_format, found
-        return None
+        return published_as(self._layout, self._key, self._descriptor)
 
     def abandon(self) -> None:
         """Leave a file that has a second name elsewhere to whoever made that, and begin anew."""
         self.discard()
         with opened_folder(self._layout.folder / PARTIAL) as partial:
-            self._object = _NO_OBJECT
+            self._object, self._name = _NO_OBJECT, None
             self._descriptor = create_locked(self.name, partial)
         self.linked = False
 
@@ -257,8 +272,12 @@ class Part:
 
     def let_go(self) -> None:
         """End the work on the file: bytes that can be continued stay, others go."""
-        if not self.linked and self._object == _NO_OBJECT:
+        if not self.linked and self._name is None:
             self.discard()
+        elif not self.linked and self._descriptor >= 0 and self._name is not None:
+            with contextlib.suppress(OSError):  # a full disk, say: then it is of this boot
+                self.sync()
+                self._rename(self._name.any_boot)
         self.close()
 
     def close(self) -> None:
@@ -268,16 +287,43 @@ class Part:
             self._descriptor = -1
 
 
-def object_digest(etag: str | None, total_bytes: int | None) -> str:
-    """Return what names an object: nothing can be resumed without a strong ETag."""
-    if etag is None:
-        return _NO_OBJECT
-    return hashlib.sha256(f"{etag}\n{total_bytes}".encode()).hexdigest()[:16]
+class ObjectName(NamedTuple):
+    """What names the object a part is of, in a part's name."""
+
+    this_boot: str  # written to, and not synced: to be trusted until the machine restarts
+    any_boot: str  # synced
+
+
+def object_name(etag: str, total_bytes: int | None) -> ObjectName:
+    """Return what names an object."""
+    facts = f"{etag}\n{total_bytes}"
+    this_boot, any_boot = (
+        hashlib.sha256(text.encode()).hexdigest()[:16] for text in (f"{facts}\n{boot_id()}", facts)
+    )
+    return ObjectName(this_boot, any_boot)
+
+
+def published_as(
+    layout: Layout, key: RunKey, descriptor: int
+) -> tuple[Path, AudioFormat, Hashed] | None:
+    """Return the final file that is a second name of this part, whole and synced, or None."""
+    here = os.fstat(descriptor)
+    for audio_format in AudioFormat:
+        final = layout.final(key, audio_format)
+        with contextlib.suppress(OSError), layout.opened(final.parent) as folder:
+            there = os.stat(final.name, dir_fd=folder, follow_symlinks=False)
+            if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
+                found = hash_file(final.name, folder)
+                if found is not None:
+                    os.fsync(folder)
+                    return final, audio_format, found
+    return None
 
 
 def parts_in(partial: int) -> Iterator[tuple[str, RunKey]]:
-    """Yield the parts in the folder with the run each belongs to."""
-    for name in os.listdir(partial):
-        match = _NAME.fullmatch(name)
-        if match:
-            yield name, RunKey(match["run_type"], int(match["run_id"]))
+    """Yield the parts in the folder with the run each belongs to, however many there are."""
+    with os.scandir(partial) as entries:
+        for entry in entries:
+            match = _NAME.fullmatch(entry.name)
+            if match:
+                yield entry.name, RunKey(match["run_type"], int(match["run_id"]))
