@@ -72,6 +72,10 @@ class Program:
             **self.env,
         }
 
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line that runs the program."""
+        return [str(Path(sys.executable).with_name("downloader")), *arguments]
+
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:  # noqa: ANN401 - Popen's own
         """Start the program; its output is captured unless told otherwise."""
         captured = {
@@ -80,7 +84,7 @@ class Program:
             "stdin": subprocess.DEVNULL,
         }
         return subprocess.Popen(
-            [str(Path(sys.executable).with_name("downloader")), *arguments],
+            self.command(*arguments),
             env=self.environment(),
             cwd=self.folder,
             text=True,

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 
+from downloader.durable import make_folders
 from downloader.errors import (
     BusyDatabaseError,
     ConfigurationError,
@@ -108,7 +109,7 @@ class Database:
     def _create_file(self) -> None:
         """Create the file readable by its owner alone; SQLite gives WAL and SHM its mode."""
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folders(self.path.parent, 0o700)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             said = error.strerror if isinstance(error, OSError) else error

@@ -7,7 +7,7 @@ import os
 import secrets
 from typing import TYPE_CHECKING
 
-from downloader.durable import sync
+from downloader.durable import make_folders
 from downloader.transfer.files import disk_errors, lock_existing, opened_folder
 from downloader.transfer.layout import PARTIAL, Layout
 from downloader.transfer.part import Part, object_name, parts_in
@@ -37,9 +37,7 @@ class Output(Layout):
 
         """
         with disk_errors(self.folder):
-            if not self.folder.is_dir():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                sync(self.folder.parent)
+            make_folders(self.folder)
             self._make_partial()
             with opened_folder(self.folder / PARTIAL) as partial:
                 probe = f".probe-{secrets.token_hex(4)}"
