@@ -9,7 +9,7 @@ import anyio
 import structlog
 
 from downloader.errors import StoreError
-from downloader.rules.states import FINISHED
+from downloader.rules.states import FINISHED, State
 from downloader.store import inspection
 from downloader.store.database import LARGE_LOG_BYTES
 
@@ -33,9 +33,14 @@ async def sweep(session: Session, output: Output) -> None:
     while True:
         keys = await session.in_thread(output.runs_with_parts)
         states = await session.in_thread(inspection.states_of, session.database, list(keys))
-        finished = {key for key, state in states.items() if state in FINISHED}
-        if finished:
-            removed = await session.in_thread(output.discard_parts, finished)
+        removed = 0
+        for state in FINISHED:
+            finished = {key for key, found in states.items() if found == state}
+            if finished:
+                removed += await session.in_thread(
+                    output.discard_parts, finished, proofs=state is not State.FAILED
+                )
+        if removed:
             _log.info("parts.removed", parts=removed)
         await anyio.sleep(_SWEEP_SECONDS)
 

@@ -160,7 +160,9 @@ class Workers:
             if delivered is not None and recorded:
                 await session.in_thread(delivered.part.discard)
             elif isinstance(step, TransferFailed) or not (recorded or await self._is_wanted(key)):
-                await session.in_thread(self._output.discard_parts, {key})
+                await session.in_thread(
+                    self._output.discard_parts, {key}, proofs=not isinstance(step, TransferFailed)
+                )
             await self._account(claim, step, recorded=recorded, started=started)
         finally:
             session.release(key, claim.lease)

@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "show": "downloader.cli.inspection:show",
     "retry": "downloader.cli.control:retry",
     "cancel": "downloader.cli.control:cancel",
+    "verify": "downloader.cli.verify:verify",
     "db": "downloader.cli.database:db",
     "simulate": "downloader.cli.simulate:simulate",
     "demo": "downloader.cli.demo:demo",

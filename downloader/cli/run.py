@@ -120,7 +120,7 @@ _DEFAULTS = Limits()
     help="Stop before a disk has less left than this: the database needs some.",
 )
 @option(
-    "--max-size",
+    "--max-file-size",
     type=Size(1),
     default=f"{DEFAULT_MAX_FILE_BYTES // 10**9}G",
     show_default=True,
@@ -145,7 +145,7 @@ def run(
     grace: float,
     stall: float,
     min_free: int,
-    max_size: int,
+    max_file_size: int,
     output: Path | None,
     database: str | None,
     verbose: int,
@@ -173,7 +173,7 @@ def run(
         max_duration_seconds=max_duration,
         stall_seconds=stall,
         min_free_bytes=min_free,
-        max_file_bytes=max_size,
+        max_file_bytes=max_file_size,
         limits=Limits(
             attempts=attempts,
             refreshes=refreshes,

@@ -40,6 +40,10 @@ TRANSITIONS: Final[frozenset[tuple[State, State]]] = frozenset(
         (State.DOWNLOADING, State.CANCELLED),
         (State.FAILED, State.PENDING),  # retry
         (State.CANCELLED, State.PENDING),  # retry
+        (State.DONE, State.PENDING),  # verify: the file is damaged or missing
+        (State.PENDING, State.DONE),  # verify: the file is published, its commit was lost
+        (State.READY, State.DONE),  # as above
+        (State.FAILED, State.DONE),  # as above
     }
 )
 

@@ -36,8 +36,8 @@ _CLEARED: dict[str, object] = {
 }
 
 
-def _retry_values(now: datetime) -> dict[str, object]:
-    """Return a fresh start: counters at zero, and the deadline counted from now."""
+def fresh_start(now: datetime) -> dict[str, object]:
+    """Return the columns of a run put back to pending, as if it had been submitted now."""
     return _CLEARED | {
         "state": State.PENDING.value,
         "remote_status": None,
@@ -45,12 +45,16 @@ def _retry_values(now: datetime) -> dict[str, object]:
         "attempts": 0,
         "refreshes": 0,
         "next_attempt_at": now,
+        "location": None,
         "bytes": None,
+        "sha256": None,
+        "audio_format": None,
         "etag": None,
         "error_code": None,
         "error_message": None,
         "submitted_at": now,
         "ready_at": None,
+        "done_at": None,
         "updated_at": now,
     }
 
@@ -69,7 +73,7 @@ def retry(database: Database, keys: Sequence[RunKey], now: datetime) -> Changed:
         allowed=_RETRYABLE,
         to_state=State.PENDING,
         reason="retry",
-        values=_retry_values(now),
+        values=fresh_start(now),
     )
 
 
@@ -80,7 +84,7 @@ def retry_failed(database: Database, run_type: str | None, now: datetime) -> int
         which = sa.and_(which, runs.c.run_type == run_type)
     with database.write(durable=True) as connection:
         events.record_selected(connection, now, which=which, to_state=State.PENDING, reason="retry")
-        return connection.execute(sa.update(runs).where(which).values(_retry_values(now))).rowcount
+        return connection.execute(sa.update(runs).where(which).values(fresh_start(now))).rowcount
 
 
 def cancel(database: Database, keys: Sequence[RunKey], now: datetime) -> Changed:

@@ -10,11 +10,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
+import structlog
 
+from downloader.rules.redaction import clean_text
 from downloader.rules.states import State
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
+
+_log = structlog.get_logger(__name__)
 
 SCHEMA_REVISION: Final = "0001"
 """The newest migration. Known here so that a start with a current database needs no Alembic."""
@@ -29,9 +33,31 @@ def to_text(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
+UNREADABLE: Final = datetime.max.replace(tzinfo=UTC)
+"""What stands for a time that cannot be read: no deadline and no expiry lies behind it."""
+
+_MAX_TOLD: Final = 10
+_told: Final[set[str]] = set()
+
+
 def from_text(text: str) -> datetime:
-    """Return the moment that `to_text` wrote."""
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    """Return the moment that `to_text` wrote.
+
+    Whoever edits a row by hand can write what only looks like a time. Such a row shall not stop
+    all the others: it is told of, once, and `UNREADABLE` stands in its place.
+    """
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    except (ValueError, TypeError):  # TypeError: a table that somebody made anew without types
+        shown = clean_text(str(text), 60)
+        if shown not in _told and len(_told) < _MAX_TOLD:
+            _told.add(shown)
+            _log.warning(
+                "database.unreadable_time",
+                text=shown,
+                hint="taken for 9999-12-31; find the row that was edited by hand, and correct it",
+            )
+        return UNREADABLE
 
 
 class UTCText(sa.types.TypeDecorator[datetime]):

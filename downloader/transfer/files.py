@@ -44,6 +44,11 @@ def disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskError("disk_full", _why_full(folder, error.errno)) from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise DiskError(
+                "output_unusable",
+                "There are too many open files: allow more (ulimit -n), or lower --concurrency.",
+            ) from error
         raise DiskError(
             "output_unusable",
             f"The output folder {folder} cannot be written to: {error.strerror}.",

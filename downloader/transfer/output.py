@@ -64,8 +64,11 @@ class Output(Layout):
         with contextlib.suppress(FileExistsError):
             (self.folder / PARTIAL).mkdir(mode=0o700)
 
-    def discard_parts(self, keys: set[RunKey]) -> int:
+    def discard_parts(self, keys: set[RunKey], *, proofs: bool = True) -> int:
         """Remove the parts of these runs that no process holds; return how many.
+
+        Without `proofs` a part that is a second name of a published file stays: by it the file
+        can be adopted.
 
         What cannot be removed now is looked at again another time.
         """
@@ -78,10 +81,14 @@ class Output(Layout):
                 if key not in keys:
                     continue
                 descriptor = lock_existing(name, partial)
-                if descriptor is not None:
-                    os.unlink(name, dir_fd=partial)
+                if descriptor is None:
+                    continue
+                try:
+                    if proofs or os.fstat(descriptor).st_nlink == 1:
+                        os.unlink(name, dir_fd=partial)
+                        removed += 1
+                finally:
                     os.close(descriptor)
-                    removed += 1
         return removed
 
     def runs_with_parts(self) -> set[RunKey]:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from downloader.durable import sync
 from downloader.failpoints import At, reach
 from downloader.rules.audio import AudioFormat
-from downloader.rules.states import RunKey
+from downloader.rules.states import MAX_RUN_ID, RunKey
 from downloader.transfer.files import (
     READ_BYTES,
     Hashed,
@@ -325,5 +325,5 @@ def parts_in(partial: int) -> Iterator[tuple[str, RunKey]]:
     with os.scandir(partial) as entries:
         for entry in entries:
             match = _NAME.fullmatch(entry.name)
-            if match:
+            if match and int(match["run_id"]) <= MAX_RUN_ID:  # one of ours
                 yield entry.name, RunKey(match["run_type"], int(match["run_id"]))

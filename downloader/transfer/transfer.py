@@ -255,7 +255,7 @@ class _PartSink:
     def _refuse_if_larger(self, size: int) -> None:
         """Refuse a file that nobody has asked for; a body without a length may have no end."""
         if size > self._order.max_bytes:
-            raise _too_large(f"--max-size ({self._order.max_bytes} bytes)")
+            raise _too_large(f"--max-file-size ({self._order.max_bytes} bytes)")
 
     def finish(self) -> None:
         """Say whether what has arrived is all.

@@ -53,7 +53,8 @@ def test_a_file_may_set_everything(
         f'database = "{tmp_path}/other.db"\noutput = "{tmp_path}/out"\n'
         'api-url = "https://example.com/apis"\nconcurrency = 2\nlease = 90\ngrace = "5s"\n'
         'max-duration = "1h"\nattempts = 3\nrefreshes = 4\ngive-up-after = "2d"\nmin_poll = 1.5\n'
-        'max_poll = "30s"\nstall = "10"\nmin-free = "2G"\nmax_size = 77\ntype = "tts"\nverbose = 1\n'
+        'max_poll = "30s"\nstall = "10"\nmin-free = "2G"\nmax_file_size = 77\n'
+        'type = "tts"\nverbose = 1\n'
     )
     assert {line.partition(" ")[0].replace("_", "-") for line in config.read_text().split("\n")} - {
         ""

@@ -206,8 +206,28 @@ def test_a_limit_on_the_size_of_files(program: Program, start_simulator: StartSi
     program.assert_saved(simulator, [i for i in run_ids if i not in large])
 
 
+def test_too_few_open_files(program: Program, start_simulator: StartSimulator) -> None:
+    """A limit on open files blocks, spends no attempt, and is told with what can be done."""
+    simulator = start_simulator(storage_latency=0.3)
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program.submit(range(1, 101))
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+
+    arguments = ("run", "--drain", "--concurrency", "64", "--min-free", "0", "--lease", "5s")
+    with program.start(*arguments, preexec_fn=limited) as process:
+        _, err = process.communicate()
+    assert process.returncode == 3
+    assert "ulimit -n" in err
+    assert program.runs("failed") == []
+    assert program("run", "--drain", "--concurrency", "8", "--min-free", "0").returncode == 0
+    program.assert_saved(simulator, range(1, 101))
+    assert program.query("SELECT max(attempts) FROM runs") == [(1,)]
+
+
 def test_files_larger_than_allowed(program: Program, start_simulator: StartSimulator) -> None:
-    """`--max-size` fails what is announced larger, and cuts what has no end."""
+    """`--max-file-size` fails what is announced larger, and cuts what has no end."""
     simulator = start_simulator(
         rules=[{"runs": [2], "where": "storage", "fault": {"kind": "framing", "form": "close"}}],
         min_size=600_000,
@@ -215,9 +235,9 @@ def test_files_larger_than_allowed(program: Program, start_simulator: StartSimul
     )
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     program.submit(range(1, 3))
-    done = program("run", "--drain", "--min-free", "0", "--max-size", "500K")
+    done = program("run", "--drain", "--min-free", "0", "--max-file-size", "500K")
     assert done.returncode == 1, done.stderr
     failed = program.runs("failed")
     assert {row["error_code"] for row in failed} == {"too_large"}
-    assert all("--max-size" in row["error_message"] for row in failed)
+    assert all("--max-file-size" in row["error_message"] for row in failed)
     assert list((program.output / ".partial").iterdir()) == []

@@ -158,7 +158,7 @@ def test_the_usage_commands(program: Program, start_simulator: StartSimulator) -
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     (program.folder / "ids.txt").write_text("12345\n67890\n")
     lines = [line for line in command("README.md", "usage").splitlines() if "export" not in line]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
         done = shell(program, line)
         assert done.returncode == 0, f"{line}: {done.stderr}"
@@ -268,3 +268,14 @@ def test_links(page: Path) -> None:
     """Every link of a page leads to a file that is there."""
     for target in links(page):
         assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
+
+
+def test_the_tests_that_pages_name_are_there() -> None:
+    """What a page says is shown by a test is shown by one that exists."""
+    named = {
+        (page.name, path)
+        for page in PAGES
+        for path in re.findall(r"`(?:[^`]* )?(tests/[\w/.]+?)(?: [^`]*)?`", page.read_text("utf-8"))
+    }
+    assert ("reliability.md", "tests/torture/") in named
+    assert [one for one in sorted(named) if not (ROOT / one[1]).exists()] == []

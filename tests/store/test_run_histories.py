@@ -29,7 +29,7 @@ from downloader.rules.steps import (
     TryAgain,
     UrlReceived,
 )
-from downloader.store import control, intake, leases, polling, transfers
+from downloader.store import control, intake, leases, polling, transfers, verification
 from downloader.store.database import Database, database_url
 
 if TYPE_CHECKING:
@@ -53,7 +53,14 @@ def test_every_transition_is_made_and_no_other(driver: Driver) -> None:
     driver.claim_ready(judge=lambda _run: new_url)
     driver.ready(14)
     driver.claim_ready(judge=lambda _run: failed)
+    driver.done(16)
     driver.end(driver.downloading(15), PUT_BACK)
+    lost = [(run, "missing") for run in verification.saved_runs(driver.database)]
+    verification.put_back(driver.database, lost, at(3), lambda _run: "Not there.")
+    driver.failed(17)
+    driver.submit(18)
+    for run_id in (15, 17, 18):  # ready, failed, pending
+        assert verification.adopt(driver.database, key(run_id), published(run_id), at(3))
     made = driver.query(
         "SELECT DISTINCT from_state, to_state FROM run_events WHERE from_state IS NOT NULL"
     )
@@ -293,6 +300,31 @@ class Histories(RuleBasedStateMachine):
         changed = self._change(control.retry, run_ids, {State.FAILED, State.CANCELLED})
         for one in changed:
             self.runs[one.run_id] = Expected(due=self.now)
+
+    @rule(run_ids=st.sets(RUN_IDS, max_size=3), possible=st.booleans())
+    def put_back(self, run_ids: set[int], possible: bool) -> None:  # noqa: FBT001 - drawn
+        """Put runs back whose file is lost, where it can be moved out of the way."""
+        done = {run.key.run_id: run for run in verification.saved_runs(self.database)}
+        assert set(done) == {i for i, run in self.runs.items() if run.state == "done"}
+        lost = [(done[run_id], "damaged") for run_id in sorted(run_ids & set(done))]
+        for _ in range(2):  # by the second time they are changed
+            verification.put_back(
+                self.database, lost, at(self.now), lambda _run: "Edited." if possible else None
+            )
+        if possible:
+            self.runs |= {run.key.run_id: Expected(due=self.now) for run, _ in lost}
+
+    @rule(run_id=RUN_IDS)
+    def adopt(self, run_id: int) -> None:
+        """Record a file that was published without its commit."""
+        run = self.runs.get(run_id, Expected(State.CANCELLED))
+        ran_out = run.state == "downloading" and run.lease_until < self.now
+        expected = ran_out or run.state in {State.PENDING, State.READY, State.FAILED}
+        adopted = verification.adopt(self.database, key(run_id), published(run_id), at(self.now))
+        assert adopted == expected
+        if adopted:
+            run.free(State.DONE)
+            run.attempts += 1
 
     def _change(
         self, change: Callable[..., control.Changed], run_ids: set[int], allowed: set[State]

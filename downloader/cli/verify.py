@@ -1,0 +1,257 @@
+"""`downloader verify`: compare the record with the files, and put right what can be."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import click
+
+from downloader.camb.run_types import DEFAULT_RUN_TYPE
+from downloader.cli.options import Command, database_option, json_option, output_option
+from downloader.errors import StoreError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from tqdm import tqdm
+
+    from downloader.verification.findings import Finding, Tally
+    from downloader.verification.verification import Verification
+
+_REDRAW_SECONDS: Final = 0.1
+
+
+@click.command(
+    cls=Command,
+    short_help="Compare the record with the files.",
+    epilog="Example: downloader verify --repair",
+)
+@click.option("--quick", is_flag=True, help="Only existence and size: no file is read.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Put runs with damaged or missing files back to pending, record files whose commit was "
+    "lost, remove stale parts.",
+)
+@click.option(
+    "--all-missing",
+    is_flag=True,
+    help="Go on even where a whole folder of saved files is gone, which otherwise is taken for a "
+    "disk that is not mounted.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="How many files are read at a time.",
+)
+@output_option
+@database_option
+@json_option
+def verify(
+    *,
+    quick: bool,
+    repair: bool,
+    all_missing: bool,
+    threads: int,
+    output: Path | None,
+    database: str | None,
+    as_json: bool,
+) -> int:
+    """Compare every saved file with what was recorded: is it there, with its size and SHA-256.
+
+    Also found are files in the output folder that are named as saved files are but which no
+    done run has, and parts of transfers that are over. It may run beside `downloader run`.
+
+    --repair deletes no file but such parts. A damaged file is kept, renamed to
+    NAME.damaged-1, and its run is fetched anew by the next `downloader run`.
+
+    Exit codes: 0 all is well, 1 something was wrong, repaired or not (verify again to see
+    that all is well now), 2 usage, or a folder of saved files is gone: nothing was changed.
+    """
+    from downloader.store.database import database_url  # noqa: PLC0415 - start-up time
+    from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
+    from downloader.verification.verification import Options, Verification  # noqa: PLC0415 - as above
+
+    named = database_url(database).database
+    if not Path(named or "").exists():  # a mistyped name is not found to be all well
+        raise StoreError(f"There is no database at {named}: name it with --database.")
+    with ExitStack() as stack:
+        opened = stack.enter_context(closing(open_database(database)))
+        folder = output if output is not None else opened.path.parent / "audio"
+        options = Options(quick=quick, repair=repair, all_missing=all_missing, threads=threads)
+        bar = stack.enter_context(_Bar(quick=quick))
+        verification = Verification(opened, folder, options, bar.show)
+        bar.begin(verification)
+        lines = _Lines(bar, needed=repair)
+        tell = _as_json if as_json else _as_text
+        with closing(verification.findings()) as findings:
+            for finding in findings:
+                lines.write(tell(finding))
+                if lines.unread:
+                    return 1
+        tally = verification.tally
+        bar.close()
+        for line in (
+            [_json_summary(tally)] if as_json else _summary(tally, quick=quick, repair=repair)
+        ):
+            lines.write(line)
+    return 1 if tally.found else 0
+
+
+def _as_json(finding: Finding) -> str:
+    key = finding.key
+    return json.dumps(
+        {
+            "finding": finding.kind.value,
+            "run_type": None if key is None else key.run_type,
+            "run_id": None if key is None else key.run_id,
+            "path": finding.path,
+            "detail": finding.detail,
+            "repair": finding.repair,
+        }
+    )
+
+
+def _json_summary(tally: Tally) -> str:
+    from downloader.verification.findings import Kind  # noqa: PLC0415 - start-up time
+
+    return json.dumps(
+        {
+            "checked": tally.checked,
+            "read_bytes": tally.read_bytes,
+            "found": {kind.value: tally.found[kind] for kind in Kind},
+            "repaired": tally.repaired,
+        }
+    )
+
+
+def _as_text(finding: Finding) -> str:
+    run = ""
+    if finding.key is not None:
+        of_type = finding.key.run_type
+        run = f" {finding.key.run_id}" + ("" if of_type == DEFAULT_RUN_TYPE else f" ({of_type})")
+    done = "" if finding.repair is None else f"; {finding.repair}"
+    return f"{finding.kind.value.replace('_', ' ')}{run}: {finding.detail}{done}"
+
+
+def _summary(tally: Tally, *, quick: bool, repair: bool) -> list[str]:
+    """Return the last lines: what was looked at, what was found, and what can be done now."""
+    files = f"{tally.checked} saved {'file' if tally.checked == 1 else 'files'}"
+    how = "existence and size only" if quick else f"{tally.read_bytes / 1e6:,.1f} MB read"
+    if not tally.found:
+        return [f"checked {files} ({how}): all is well"]
+    found = ", ".join(
+        f"{number} {kind.value.replace('_', ' ')}{'s' if kind in _NOUNS and number > 1 else ''}"
+        for kind, number in sorted(tally.found.items())
+    )
+    lines = [f"checked {files} ({how}): {found}; {tally.repaired} repaired"]
+    if tally.put_back:
+        lines.append("`downloader run --drain` fetches what was put back")
+    if not repair and set(tally.found) & _REPAIRABLE:
+        lines.append("`downloader verify --repair` puts right what can be put right")
+    return lines
+
+
+_NOUNS: Final = frozenset({"orphan", "stale_part"})
+_REPAIRABLE: Final = frozenset({"damaged", "missing", "unrecorded", "stale_part"})
+
+
+class _Lines:
+    """Writes to standard output, around a bar if there is one.
+
+    A reader that leaves (`| head`) ends a verification, but no repairs: these are `needed`.
+    """
+
+    def __init__(self, bar: _Bar, *, needed: bool) -> None:
+        self._bar = bar
+        self._needed = needed
+        self._gone = False
+
+    @property
+    def unread(self) -> bool:
+        """Whether nobody reads any more, so that there is no use in going on."""
+        return self._gone and not self._needed
+
+    def write(self, line: str) -> None:
+        """Write one line."""
+        if self._gone:
+            return
+        try:
+            self._bar.write(line)
+        except BrokenPipeError:
+            self._gone = True
+            # Python must not flush into the pipe at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Bar:
+    """A bar on a terminal, nothing elsewhere: files with `quick`, else the bytes read."""
+
+    def __init__(self, *, quick: bool) -> None:
+        self._quick = quick
+        self._bar: tqdm[Any] | None = None
+        self._tally: Tally | None = None
+        self._shown_at = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def begin(self, verification: Verification) -> None:
+        """Draw the bar, where standard error is a terminal."""
+        if not sys.stderr.isatty():
+            return
+        from tqdm import tqdm  # noqa: PLC0415 - a pipe needs none
+
+        self._tally = verification.tally
+        self._bar = tqdm(
+            desc="verify",
+            total=verification.files if self._quick else verification.bytes,
+            unit="file" if self._quick else "B",
+            unit_scale=not self._quick,
+            unit_divisor=1000,
+            file=sys.stderr,
+            dynamic_ncols=True,
+        )
+
+    def show(self) -> None:
+        """Redraw the bar, if it is time to."""
+        if self._bar is None or self._tally is None:
+            return
+        now = time.monotonic()
+        if now - self._shown_at >= _REDRAW_SECONDS:
+            self._shown_at = now
+            self._bar.n = self._tally.checked if self._quick else self._tally.read_bytes
+            self._bar.set_postfix_str(f"{sum(self._tally.found.values())} found", refresh=False)
+            self._bar.refresh()
+
+    def write(self, line: str) -> None:
+        """Write a line to standard output without spoiling the bar."""
+        if self._bar is None:
+            click.echo(line)
+        else:
+            self._bar.write(line, file=sys.stdout)
+            sys.stdout.flush()
+
+    def close(self) -> None:
+        """Draw the bar a last time, and leave it."""
+        if self._bar is not None:
+            self._shown_at = 0.0
+            self.show()
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,1 @@
+"""Comparing what the database says with what is on the disk, and putting it right."""
