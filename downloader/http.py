@@ -7,16 +7,20 @@ other must never see it.
 from __future__ import annotations
 
 import re
-from http.cookiejar import DefaultCookiePolicy
-from typing import TYPE_CHECKING, Final
+import threading
+import time
+from http.cookiejar import CookieJar
+from typing import TYPE_CHECKING, Any, Final
 
+import httpcore
 import httpx
 
 from downloader import __version__
 from downloader.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import ssl
+    from collections.abc import Callable, Iterable, Mapping
 
 _QUOTED_BYTES: Final = re.compile(r""":? (?:bytearray\()?b['"].*""", re.DOTALL)
 _WORDS_CHARACTERS: Final = 200
@@ -50,6 +54,7 @@ def make_client(
                 **headers,
             },
             event_hooks={"response": [on_response]},
+            cookies=_NoCookies(),
         )
     except (ImportError, OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise ConfigurationError(
@@ -57,9 +62,101 @@ def make_client(
             f"({type(error).__name__}): check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY (http and https "
             "proxies are supported), SSL_CERT_FILE and SSL_CERT_DIR."
         ) from error
-    # One answer has no say in the next request.
-    client.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
+    _keep_time(client)
     return client
+
+
+def expect_within(seconds: float | None) -> None:
+    """Let this thread's reads go on for so many seconds from now, and fail after; None: for ever.
+
+    A time-out on silence alone never ends an answer that comes a byte at a time, nor one of
+    nothing but interim answers (status 100 to 199): whoever waits for an answer, or for the next
+    piece of one, says here how long in all. A read past it raises `httpx.ReadTimeout`.
+    """
+    _thread.due = None if seconds is None else time.monotonic() + seconds
+
+
+class _Thread(threading.local):
+    due: float | None = None
+
+
+_thread: Final = _Thread()
+
+
+class _NoCookies(CookieJar):
+    """Remembers nothing, and does not even read: one answer has no say in the next request."""
+
+    def extract_cookies(self, response: object, request: object) -> None:
+        """Take no cookie."""
+
+
+def _keep_time(client: httpx.Client) -> None:
+    """Have every connection of a client honour `expect_within`, those through proxies too."""
+    for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001 - no public way to httpcore's backend; a test tells when it is lost
+        if isinstance(transport, httpx.HTTPTransport):
+            pool = transport._pool  # noqa: SLF001 - as above
+            pool._network_backend = _TimedBackend(pool._network_backend)  # noqa: SLF001 - as above
+
+
+class _TimedBackend(httpcore.NetworkBackend):
+    """Makes connections whose reads keep to `expect_within`."""
+
+    def __init__(self, backend: httpcore.NetworkBackend) -> None:
+        self._backend = backend
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Connect."""
+        return _TimedStream(
+            self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+        )
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep."""
+        self._backend.sleep(seconds)
+
+
+class _TimedStream(httpcore.NetworkStream):
+    """A connection whose reads keep to `expect_within`."""
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Read what there is; wait for it no longer than the thread may."""
+        if _thread.due is not None:
+            left = _thread.due - time.monotonic()
+            if left <= 0:
+                raise httpcore.ReadTimeout("the answer took too long")
+            timeout = left if timeout is None else min(timeout, left)
+        return self._stream.read(max_bytes, timeout)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Write all of it."""
+        self._stream.write(buffer, timeout)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        """Go on in TLS."""
+        return _TimedStream(self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 - httpcore's signature
+        """Return the socket, or whatever else is asked for."""
+        return self._stream.get_extra_info(info)
 
 
 def words_of(error: Exception) -> str:

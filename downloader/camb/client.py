@@ -6,7 +6,6 @@ fetched from by another one.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -15,7 +14,8 @@ import httpx
 
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
-from downloader.http import make_client, words_of
+from downloader.errors import ConfigurationError
+from downloader.http import expect_within, make_client, words_of
 from downloader.rules.answers import Judgement, RetryLater, judge_bulk, judge_single, without
 from downloader.rules.batching import MIN_BATCH, Batch
 from downloader.rules.expiry import clock_offset
@@ -23,7 +23,7 @@ from downloader.rules.expiry import clock_offset
 if TYPE_CHECKING:
     from datetime import timedelta
 
-MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+MAX_ANSWER_BYTES: Final = 1024 * 1024
 """An answer holds at most five URLs; what is longer is none."""
 
 
@@ -36,7 +36,12 @@ class Reply:
 
 
 class ApiClient:
-    """A client of the API at one base URL with one key; safe to use from several threads."""
+    """A client of the API at one base URL with one key; safe to use from several threads.
+
+    Raises:
+        ConfigurationError: the base is no URL, or the environment's settings cannot be used.
+
+    """
 
     def __init__(
         self,
@@ -56,6 +61,12 @@ class ApiClient:
             headers={"x-api-key": api_key, "accept": "application/json"},
             on_response=_forget_location,
         )
+        try:
+            self._client.build_request("GET", self._base)
+        except (httpx.InvalidURL, ValueError):  # UnicodeError, of a host, is one
+            raise ConfigurationError(
+                "--api-url cannot be asked: its host, or a character in it, is none that a URL has."
+            ) from None
 
     def close(self) -> None:
         """Close idle connections."""
@@ -75,14 +86,17 @@ class ApiClient:
         else:
             path = run_type.single_path.format(run_id=batch.run_ids[0])
             request = self._client.build_request("GET", f"{self._base}/{path}")
+        expect_within(self._answer_seconds)
         try:
             response = self._client.send(request, stream=True)
             try:
-                body = self._read(response)
+                body = _read(response)
             finally:
                 response.close()
         except (httpx.HTTPError, UnicodeError) as error:  # the latter of a host that is no name
             return Reply(self._unreachable(error))
+        finally:
+            expect_within(None)
         now = utc_now()
         headers = {name.lower(): value for name, value in response.headers.items()}
         if len(batch.run_ids) >= MIN_BATCH:
@@ -92,24 +106,22 @@ class ApiClient:
         judgement = without(self._key, judgement)
         return Reply(judgement, clock_offset(headers.get("date"), None, now))
 
-    def _read(self, response: httpx.Response) -> bytes:
-        """Read a body of bounded size in bounded time; what does not fit is cut off."""
-        ends_at = time.monotonic() + self._answer_seconds
-        body = bytearray()
-        for chunk in response.iter_raw():
-            body += chunk
-            if len(body) > MAX_ANSWER_BYTES:
-                break
-            if time.monotonic() > ends_at:
-                raise httpx.ReadTimeout("the answer took too long")
-        return bytes(body)
-
     def _unreachable(self, error: Exception) -> RetryLater:
         if isinstance(error, httpx.TimeoutException):
             said = f"no answer in {self._answer_seconds:g} seconds"
         else:
             said = words_of(error)
         return RetryLater("api_unreachable", f"The API at {self._host} cannot be reached: {said}.")
+
+
+def _read(response: httpx.Response) -> bytes:
+    """Read a body of bounded size; what does not fit is cut off."""
+    body = bytearray()
+    for chunk in response.iter_raw():
+        body += chunk
+        if len(body) > MAX_ANSWER_BYTES:
+            break
+    return bytes(body)
 
 
 def _forget_location(response: httpx.Response) -> None:

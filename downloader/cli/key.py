@@ -2,42 +2,102 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import shlex
+import stat
 from pathlib import Path
+from typing import Final
+
+import click
 
 from downloader.errors import ConfigurationError
+from downloader.settings import check_api_key
 
-_CREDENTIAL = "camb-api-key"
+_CREDENTIAL: Final = "camb-api-key"
+_MAX_BYTES: Final = 4096
+"""More than any key has, and little enough to be read of whatever file was named by mistake."""
 
 
 def load_api_key() -> str:
     """Return the key from CAMB_API_KEY, CAMB_API_KEY_FILE or systemd's credentials directory.
 
+    Warns once, on standard error, where others may read the file that CAMB_API_KEY_FILE names.
+
     Raises:
-        ConfigurationError: there is none, or its file cannot be read.
+        ConfigurationError: there is none, or its file cannot be read or is none of a key.
 
     """
     if key := os.environ.get("CAMB_API_KEY", "").strip():
         return key
+    credentials = _credentials_folder()
     if named := os.environ.get("CAMB_API_KEY_FILE"):
-        return _read(Path(named).expanduser(), "CAMB_API_KEY_FILE names")
-    # systemd.exec(5): LoadCredential puts each credential into a file of this folder.
-    if folder := os.environ.get("CREDENTIALS_DIRECTORY"):
-        path = Path(folder) / _CREDENTIAL
+        path = _expanded(named)
+        # Who may read a credential is systemd's affair: its access lists look like group rights.
+        ours = credentials is None or path.parent != credentials
+        return _read(path, "CAMB_API_KEY_FILE names", warn_of_readers=ours)
+    if credentials is not None:
+        path = credentials / _CREDENTIAL
         if path.is_file():
-            return _read(path, "systemd's credential is in")
+            return _read(path, "systemd's credential is in", warn_of_readers=False)
     raise ConfigurationError(
         "No API key: set CAMB_API_KEY, or CAMB_API_KEY_FILE to the path of a file with it. "
         "(The simulator takes any key.)"
     )
 
 
-def _read(path: Path, what: str) -> str:
+def _credentials_folder() -> Path | None:
+    """Return where systemd puts credentials (systemd.exec(5), LoadCredential), if it started us."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return Path(folder) if folder else None
+
+
+def _expanded(named: str) -> Path:
     try:
-        key = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        said = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise ConfigurationError(f"{what} {path}, which cannot be read: {said}.") from error
+        return Path(named).expanduser()
+    except RuntimeError:  # of a user that there is not
+        return Path(named)
+
+
+def _read(path: Path, what: str, *, warn_of_readers: bool) -> str:
+    """Read the key in a file: a regular one, and no more of it than a key can be."""
+    try:
+        # Without O_NONBLOCK a pipe that nobody writes to would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            regular = stat.S_ISREG(mode)
+            content = os.read(descriptor, _MAX_BYTES + 1) if regular else b""
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{what} {path}, which cannot be read: {error.strerror}."
+        ) from error
+    if not regular:
+        raise ConfigurationError(
+            f"{what} {path}, which is not a regular file: write the key into one."
+        )
+    if len(content) > _MAX_BYTES:
+        raise ConfigurationError(
+            f"{what} {path}, which has more than {_MAX_BYTES} bytes: it is not the file of a key."
+        )
+    key = content.decode(errors="replace").strip()  # an error of the codec would quote the key
+    if "\N{REPLACEMENT CHARACTER}" in key:
+        raise ConfigurationError(f"{what} {path}, which cannot be read: it is not text.")
     if not key:
         raise ConfigurationError(f"{what} {path}, which is empty.")
+    check_api_key(key)  # of what is refused nothing else need be said
+    if warn_of_readers and mode & (stat.S_IRGRP | stat.S_IROTH):
+        _warn_of_readers(path)
     return key
+
+
+@functools.cache
+def _warn_of_readers(path: Path) -> None:
+    """Say once of a file that others may read it; to cron, too, for it is worth a mail."""
+    click.echo(
+        f"downloader: the API key in {path} can be read by other users of this machine: "
+        f"chmod 600 {shlex.quote(str(path))}",
+        err=True,
+    )

@@ -13,12 +13,15 @@ import click
 from downloader.cli.options import Command, database_option, json_option, type_option
 from downloader.clock import utc_now
 from downloader.errors import InputError
-from downloader.rules.ids import BadId, parse_id, parse_ids
+from downloader.rules.ids import BadId, parse_id, parse_pieces
+from downloader.rules.json_array import MAX_LINE_CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _BAD_IDS_SHOWN: Final = 10
+_BAD_IDS_ENOUGH: Final = 10_000
+"""Whoever has so many has named the wrong file, and it may have no end."""
 
 
 @click.command(cls=Command, epilog="Example: downloader submit 12345 67890")
@@ -103,11 +106,19 @@ def _parse(name: str) -> Iterator[int | BadId]:
         else:
             stream = io.open(name, encoding="utf-8-sig", errors="replace")  # noqa: UP020, SIM115 - closed below
         with stream:
-            yield from parse_ids(stream)
+            yield from parse_pieces(_pieces(stream))
     except OSError as error:
         raise InputError(
             f"{_title(name)} cannot be read: {error.strerror}. Nothing was recorded."
         ) from error
+
+
+def _pieces(stream: io.TextIOWrapper) -> Iterator[tuple[int, str]]:
+    """Yield lines with their numbers, long ones in pieces: some files have no line's end at all."""
+    number = 1
+    while piece := stream.readline(MAX_LINE_CHARACTERS):
+        yield number, piece
+        number += piece.endswith("\n")
 
 
 class _BadIds:
@@ -121,13 +132,16 @@ class _BadIds:
         self.count += 1
         if len(self._first) < _BAD_IDS_SHOWN:
             self._first.append(line)
+        if self.count == _BAD_IDS_ENOUGH:
+            raise InputError(self.message())
 
     def message(self) -> str:
         more = self.count - len(self._first)
+        least = "at least " if self.count == _BAD_IDS_ENOUGH else ""
         return "\n".join(
             [
                 (
-                    f"{self.count} bad run {'id' if self.count == 1 else 'ids'}; "
+                    f"{least}{self.count} bad run {'id' if self.count == 1 else 'ids'}; "
                     "nothing was recorded. Correct and submit again:"
                 ),
                 *(f"  {line}" for line in self._first),

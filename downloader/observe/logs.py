@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -13,18 +13,34 @@ from downloader.rules.redaction import redact_text
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+_LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
+
+# What they tell: whole URLs, the headers of redirects, rows with a URL in them.
+_TELLTALES: Final = (
+    "httpx",
+    "httpcore",
+    "httpcore.connection",
+    "httpcore.http11",
+    "httpcore.http2",
+    "httpcore.proxy",
+    "httpcore.socks",
+    "sqlalchemy.engine",
+    "sqlalchemy.engine.Engine",
+)
+"""The loggers that tell secrets. Each has a level of its own, and is switched off by itself."""
 
 
 def configure(verbosity: int) -> None:
     """Send logs to standard error: warnings and worse at 0, information at 1, all at 2 and up.
 
-    httpx and httpcore are kept silent whatever the level: they log whole signed URLs.
+    Of the libraries' own logs only warnings and worse are shown, and of those that tell secrets
+    nothing, whatever the level and whoever listens.
     """
     terminal = sys.stderr.isatty()
     level = _LEVELS[min(max(verbosity, 0), 2)]
-    for name in ("httpx", "httpcore"):
-        logging.getLogger(name).disabled = True
+    for name in _TELLTALES:
+        _silence(logging.getLogger(name))
+    logging.getLogger().addHandler(_LIBRARIES)  # once: a handler that is there is not added again
     structlog.configure(
         processors=[
             structlog.stdlib.add_log_level,
@@ -41,6 +57,14 @@ def configure(verbosity: int) -> None:
         logger_factory=_Lines,
         cache_logger_on_first_use=False,
     )
+
+
+def _silence(telltale: logging.Logger) -> None:
+    """Have a logger say nothing, whoever listens to it; and of its family nothing come through."""
+    telltale.disabled = True
+    telltale.propagate = False  # for one of its family that a later version has
+    if not telltale.handlers:
+        telltale.addHandler(logging.NullHandler())  # without any, warnings would go to stderr
 
 
 class _Lines:
@@ -62,11 +86,34 @@ class _Lines:
     debug = info = warning = error = critical = exception = msg
 
 
+class _Libraries(logging.Handler):
+    """Shows what libraries warn of as one line of ours: redacted, and without a traceback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            said = " ".join(record.getMessage().split())
+        except (TypeError, ValueError, KeyError):  # the library's arguments do not fit its text
+            said = str(record.msg)
+        error = record.exc_info[1] if record.exc_info else None
+        log = structlog.get_logger(record.name)
+        tell = log.error if record.levelno >= logging.ERROR else log.warning
+        tell(
+            "library.warning",
+            library=record.name,
+            message=said if error is None else f"{said}: {type(error).__name__}: {error}",
+        )
+
+
+_LIBRARIES: Final = _Libraries(logging.WARNING)
+
+
 def _redact(
     _logger: object, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Take signatures and keys out of every text, whoever put them there."""
+    """Take signatures and keys out of every value, whoever put them there."""
     for name, value in event.items():
-        if isinstance(value, str):
-            event[name] = redact_text(value)
+        text = value if isinstance(value, str) else repr(value)
+        shown = redact_text(text)
+        if shown != text:
+            event[name] = shown
     return event

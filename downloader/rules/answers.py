@@ -44,7 +44,7 @@ __all__ = [
     "judge_single",
 ]
 
-MAX_BODY_BYTES: Final = 4 * 1024 * 1024
+MAX_BODY_BYTES: Final = 1024 * 1024
 """Five URLs of 16 KiB need a fraction of this; a longer body is not read."""
 
 _MAX_UNASKED: Final = 10

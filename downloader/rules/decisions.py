@@ -38,6 +38,9 @@ UNUSABLE: Final = {
 }
 """What the answers' judge puts in place of the provider's word, and how a person says it."""
 
+_MAX_COUNT: Final = 2**63 - 1
+"""What the database can hold; a row edited by hand may stand there already."""
+
 MINIMUM_POLLS_BEFORE_DEADLINE: Final = 3
 """A run first asked for long after it was submitted (a huge backlog, a daemon that was off)
 is not given up because one answer said 'not yet'."""
@@ -103,7 +106,7 @@ def after_verdict(
         case Finished():
             return UrlReceived(
                 verdict.url,
-                None if expires_at is None else expires_at - clock_offset,
+                None if expires_at is None else _less(expires_at, clock_offset),
                 verdict.remote_status,
             )
         case Failed():
@@ -227,18 +230,18 @@ def after_problem(
 ) -> TransferStep:
     """Return what becomes of a run whose transfer met a problem."""
     code, message = problem.error_code, problem.error_message
+    attempts = min(spent.attempts + 1, _MAX_COUNT)
     match problem.kind:
         case ProblemKind.EXPIRED:
             return _refresh(spent, code, message, limits=limits, now=now, jitter=jitter)
         case ProblemKind.REFUSED if spent.error_code != REFUSED:
             return _refresh(spent, REFUSED, message, limits=limits, now=now, jitter=jitter)
         case ProblemKind.HOPELESS:
-            return TransferFailed(code, message, spent.attempts + 1, spent.refreshes)
+            return TransferFailed(code, message, attempts, spent.refreshes)
         case ProblemKind.REFUSED | ProblemKind.WRONG_OBJECT | ProblemKind.TRANSIENT:
             pass
         case _:
             assert_never(problem.kind)
-    attempts = spent.attempts + 1
     if attempts >= limits.attempts:
         return TransferFailed(
             code, f"{message} (attempt {attempts} of {limits.attempts})", attempts, spent.refreshes
@@ -263,6 +266,14 @@ def _refresh(
         )
     delay = refresh_delay_seconds(spent.refreshes, jitter)
     return NewUrl(now + timedelta(seconds=delay), code, message, spent.attempts, refreshes)
+
+
+def _less(moment: datetime, offset: timedelta) -> datetime | None:
+    """Return an earlier moment; None where no calendar has it, and nothing is known then."""
+    try:
+        return moment - offset
+    except OverflowError:
+        return None
 
 
 def _duration(seconds: float) -> str:

@@ -28,6 +28,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 """An expiry before this is no date: `Expires=3600` means something else."""
 
+_PLAUSIBLE_YEARS: Final = range(2000, 2200)
+"""A clock outside is broken, or lies: what is reckoned from it would be no date."""
+
 _DATED_PREFIXES: Final = ("x-amz", "x-goog", "x-oss")
 _COMPACT_DATE: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
@@ -82,7 +85,7 @@ def says_expired(status: int, body_head: bytes) -> bool:
 def clock_offset(
     server_date_header: str | None, body: bytes | None, now: datetime
 ) -> timedelta | None:
-    """Return the server's clock minus ours, or None if the server does not tell its time.
+    """Return the server's clock minus ours, or None if it does not tell a time that can be right.
 
     `ServerTime` in an error body of S3 wins over the Date header, which a proxy may have set.
     """
@@ -90,7 +93,9 @@ def clock_offset(
     server_time = _iso_time(found[1].decode("latin-1")) if found else None
     if server_time is None:
         server_time = parse_http_date(server_date_header)
-    return None if server_time is None else server_time - now
+    if server_time is None or server_time.year not in _PLAUSIBLE_YEARS:
+        return None
+    return server_time - now
 
 
 def _parameters(url: str) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,9 @@ The format is told from the first line that is neither blank nor a comment:
 - a header with a column `run_id` begins CSV (comma, semicolon or tab);
 - anything else is one id a line, or one JSON object with `run_id` a line.
 
-Reading is a stream: a million ids need no more memory than their longest line.
+Reading is a stream: a million ids need no more memory than their longest line, and no line
+counts as longer than a megabyte: an array goes on in the next piece, anything else is no list of
+run ids.
 """
 
 from __future__ import annotations
@@ -16,7 +18,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from downloader.rules.json_array import Broken, JsonNumber, items_of, read_value, show_json
+from downloader.rules.json_array import (
+    MAX_LINE_CHARACTERS,
+    Broken,
+    JsonNumber,
+    items_of,
+    read_value,
+    show_json,
+)
 from downloader.rules.redaction import clean_text
 from downloader.rules.states import MAX_RUN_ID
 
@@ -29,6 +38,7 @@ _DELIMITERS: Final = ",;\t"
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _DIGITS: Final = re.compile(r"[0-9]+")
 _NO_NUMBER: Final = "is not a run id: a run id is a whole number"
+_TOO_LONG: Final = "is in a line that is too long: the rest is not read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +82,35 @@ def parse_ids(lines: Iterable[str]) -> Iterator[Item]:
     dropped in silence but blank lines, comments (`#` to the end of the line) and the other
     columns of CSV. Duplicates are yielded as they come.
     """
-    numbered = _without_mark(lines)
+    return parse_pieces(enumerate(lines, start=1))
+
+
+def parse_pieces(pieces: Iterable[tuple[int, str]]) -> Iterator[Item]:
+    """Do as `parse_ids`, of lines with their numbers.
+
+    A line of `MAX_LINE_CHARACTERS` or more may come in pieces of so many, each with the line's
+    number.
+    """
+    numbered = _without_mark(pieces)
     for number, line in numbered:
-        if not _content(line):
+        if not _content(line) and len(line) < MAX_LINE_CHARACTERS:
             continue
         rest = _put_back((number, line), numbered)
         if line.lstrip().startswith("["):
             yield from _from_array(rest)
-        elif _header(line) is not None:
+        elif len(line) < MAX_LINE_CHARACTERS and _header(line) is not None:
             yield from _from_csv(rest)
         else:
             yield from _from_lines(rest)
         return
 
 
-def _without_mark(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(lines, start=1):
-        yield number, line.removeprefix("\ufeff") if number == 1 else line
+def _without_mark(pieces: Iterable[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    numbered = iter(pieces)
+    for number, line in numbered:
+        yield number, line.removeprefix("\ufeff")
+        break
+    yield from numbered
 
 
 def _put_back(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
@@ -102,6 +124,9 @@ def _content(line: str) -> str:
 
 def _from_lines(numbered: Iterator[tuple[int, str]]) -> Iterator[Item]:
     for number, line in numbered:
+        if len(line) >= MAX_LINE_CHARACTERS:
+            yield _bad(number, line, _TOO_LONG)
+            return
         text = line.strip()
         if text.startswith(("{", '"')):
             # A comment sign within JSON is text.
@@ -123,13 +148,23 @@ def _from_csv(numbered: Iterator[tuple[int, str]]) -> Iterator[Item]:
     delimiter, columns = _header(header) or (",", [_COLUMN])
     column = columns.index(_COLUMN)
     # Strict, or an unclosed quote would swallow the rest of the file without a word.
-    rows = csv.reader((line for _, line in numbered), delimiter=delimiter, strict=True)
+    too_long: list[Item] = []
+
+    def lines() -> Iterator[str]:
+        for number, line in numbered:
+            if len(line) >= MAX_LINE_CHARACTERS:
+                too_long.append(_bad(number, line, _TOO_LONG))
+                return
+            yield line
+
+    rows = csv.reader(lines(), delimiter=delimiter, strict=True)
     while True:
         # A row may span lines: it is shown at its first.
         number = header_number + rows.line_num + 1
         try:
             row = next(rows)
         except StopIteration:
+            yield from too_long
             return
         except csv.Error as error:
             yield _bad(number, "", f"is not readable as CSV ({error})")

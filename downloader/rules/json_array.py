@@ -1,24 +1,30 @@
 """Reading a JSON array item by item, from lines of text, with numbers as they are written.
 
 The standard library reads an array whole, which for a million run ids takes gigabytes as
-objects; this reader holds one item and the line it stands in.
+objects; this reader holds one item and the line, or piece of a line, that it stands in.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MAX_LINE_CHARACTERS: Final = 1024 * 1024
+"""A line that is longer comes in pieces, of which only an array can make something."""
+
 _MAX_ITEM_CHARACTERS: Final = 65_536
 """An item that spans lines and is longer than this is no run: something is not closed."""
 
 _WHITE_SPACE: Final = re.compile(r"[ \t\r\n]*")
 _PLAIN: Final = re.compile(r"-?[0-9]+(?=[ \t\r\n,\]])")
+_NUMBER_ENDS: Final = re.compile(r"[-+.eE0-9]*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,20 +71,26 @@ def show_json(value: object) -> str:
 def items_of(numbered: Iterator[tuple[int, str]]) -> Iterator[tuple[int, object]]:
     """Yield line number and value of each item of the array that the text is.
 
-    Where the text stops being JSON, a `Broken` is yielded as the last item. Never raises.
+    Pieces of one line have the same number. Where the text stops being JSON, a `Broken` is
+    yielded as the last item. Never raises.
     """
     reader = _Reader(numbered)
     yield from reader.items()
 
 
 class _Reader:
-    """The lines read and not yet consumed: `buffer` from `position` on."""
+    """The lines read and not yet consumed: `buffer` from `position` on, each line at its start."""
 
     def __init__(self, numbered: Iterator[tuple[int, str]]) -> None:
         self._numbered = numbered
         self._buffer = ""
         self._position = 0
-        self._line = 1
+        self._starts = [(0, 1)]
+
+    @property
+    def _line(self) -> int:
+        """The number of the line that the position is in."""
+        return self._starts[bisect_right(self._starts, (self._position, sys.maxsize)) - 1][1]
 
     def items(self) -> Iterator[tuple[int, object]]:
         if self._next_character() != "[":
@@ -126,22 +138,44 @@ class _Reader:
             except RecursionError:
                 return self._broken("is nested too deeply")
             except ValueError:
-                pending = len(self._buffer) - self._position
-                if pending > _MAX_ITEM_CHARACTERS or not self._fill(keep=True):
+                if self._is_too_long() or not self._fill(keep=True):
                     return self._broken("is not JSON")
+                continue
+            # A number that ends where the text so far does may go on in the line's next piece.
+            cut = isinstance(value, JsonNumber) and _NUMBER_ENDS.match(self._buffer, end)
+            if cut and not self._is_too_long() and self._fill(keep=True):
                 continue
             self._position = end
             return value
 
+    def _is_too_long(self) -> bool:
+        """Tell whether an item is longer than any: within a line it is read but a few times."""
+        whole_lines = self._buffer.endswith(("\n", "\r"))
+        most = _MAX_ITEM_CHARACTERS if whole_lines else MAX_LINE_CHARACTERS
+        return len(self._buffer) - self._position > most
+
     def _fill(self, *, keep: bool = False) -> bool:
-        """Take the next line, behind what is not yet consumed if `keep`; False at the end."""
-        following = next(self._numbered, None)
-        if following is None:
+        """Take the next line, behind what is not yet consumed if `keep`; False at the end.
+
+        What is kept is at least doubled: read anew with each line that comes, an item of many
+        short ones would take for ever.
+        """
+        rest = self._buffer[self._position :] if keep else ""
+        starts = [(0, self._line)] if keep else []
+        starts += [(at - self._position, of) for at, of in self._starts if at > self._position]
+        parts, length, most = [rest], len(rest), 2 * len(rest)
+        for number, line in self._numbered:
+            if starts and number != starts[-1][1]:
+                parts.append("\n")
+                length += 1
+            starts.append((length, number))
+            parts.append(line)
+            length += len(line)
+            if length >= most:
+                break
+        if len(parts) == 1:
             return False
-        number, line = following
-        self._buffer = f"{self._buffer[self._position :]}\n{line}" if keep else line
-        self._position = 0
-        self._line = number
+        self._buffer, self._position, self._starts = "".join(parts), 0, starts
         return True
 
     def _broken(self, reason: str) -> Broken:

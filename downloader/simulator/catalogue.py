@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from downloader.simulator.errors import SimulatorError
+from downloader.simulator.parameters import Parameter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,43 +22,6 @@ class Place(StrEnum):
 
     API = "api"
     STORAGE = "storage"
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a fault: its type, its default (None: derived), what it means."""
-
-    kind: type
-    default: object
-    meaning: str
-    choices: tuple[str, ...] = ()
-    least: float | None = None
-
-    def check(self, name: str, value: object) -> None:
-        """Raise `SimulatorError` unless `value` fits."""
-        if self.kind is object:
-            return
-        wanted: tuple[type, ...] = (int, float) if self.kind is float else (self.kind,)
-        if not isinstance(value, wanted) or (isinstance(value, bool) and self.kind is not bool):
-            raise SimulatorError(f"{name} must be {_TYPE_NAMES[self.kind]}, not {value!r}")
-        texts: list[object] = [value] if isinstance(value, str) else []
-        if isinstance(value, dict):
-            texts = [*value, *(text for text in value.values() if text is not None)]
-        if not all(isinstance(text, str) and text.isprintable() for text in texts):
-            raise SimulatorError(f"{name} must be printable text, not {value!r}")
-        if self.least is not None and isinstance(value, int | float) and value < self.least:
-            raise SimulatorError(f"{name} must be {self.least:g} or more, not {value!r}")
-        if self.choices and value not in self.choices:
-            raise SimulatorError(f"{name} must be one of {', '.join(self.choices)}, not {value!r}")
-
-
-_TYPE_NAMES: Final[Mapping[type, str]] = {
-    int: "a whole number",
-    float: "a number",
-    str: "a string",
-    dict: "an object",
-    bool: "true or false",
-}
 
 
 @dataclass(frozen=True)
@@ -161,7 +124,9 @@ API_FAULTS: Final[Mapping[str, Kind]] = {
         "a redirect to another origin",
         {
             "status": Parameter(int, 307, "301, 302, 303, 307 or 308"),
-            "to": Parameter(str, None, "the address (default: the same path at the storage)"),
+            "to": Parameter(
+                str, None, "the address (default: the same path at the storage)", header=True
+            ),
         },
     ),
 }
@@ -227,14 +192,16 @@ STORAGE_FAULTS: Final[Mapping[str, Kind]] = {
     "no-etag": Kind("there is no ETag"),
     "changed": Kind(
         "another object under the same name: other bytes, other ETag",
-        {"version": Parameter(int, 2, "which one; 1 is the true one", least=1)},
+        {"version": Parameter(int, 2, "which one; 1 is the true one", least=1, most=1e6)},
     ),
     # what comes instead of the audio
     "error-page": Kind(
         "an error page with status 200",
         {
             "form": Parameter(str, "xml", "its language", ("xml", "html", "json")),
-            "content_type": Parameter(str, None, "its Content-Type (default: the true one)"),
+            "content_type": Parameter(
+                str, None, "its Content-Type (default: the true one)", header=True
+            ),
         },
     ),
     "empty": Kind("status 200 and no bytes"),
@@ -248,7 +215,9 @@ STORAGE_FAULTS: Final[Mapping[str, Kind]] = {
         "a redirect",
         {
             "status": Parameter(int, 302, "301, 302, 303, 307 or 308"),
-            "to": Parameter(str, "same", "same (origin), other (origin), loop, or an address"),
+            "to": Parameter(
+                str, "same", "same (origin), other (origin), loop, or an address", header=True
+            ),
         },
     ),
 }

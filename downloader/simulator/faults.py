@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from downloader.simulator.catalogue import FAULTS, Place
-from downloader.simulator.errors import SimulatorError
+from downloader.simulator.errors import SimulatorError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _STATUS_RANGES: Final = {"status": (400, 599), "not-json": (200, 599), "redirect": (301, 308)}
+
+_WITHOUT_BODY: Final = frozenset({204, 205, 304})
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,13 @@ class Fault:
         known = FAULTS[self.place]
         if self.kind not in known:
             raise SimulatorError(
-                f"unknown fault {self.kind!r} at the {self.place}; known: {', '.join(known)}"
+                f"unknown fault {shown(self.kind)} at the {self.place}; known: {', '.join(known)}"
             )
         allowed = known[self.kind].parameters
         for name, value in self.parameters.items():
             if name not in allowed:
                 raise SimulatorError(
-                    f"fault {self.kind!r} at the {self.place} has no parameter {name!r}; "
+                    f"fault {self.kind!r} at the {self.place} has no parameter {shown(name)}; "
                     f"it has: {', '.join(allowed) or 'none'}"
                 )
             if value is not None:
@@ -43,6 +45,8 @@ class Fault:
             raise SimulatorError(
                 f"status of fault {self.kind!r} must be {limits[0]} to {limits[1]}"
             )
+        if self.kind == "not-json" and self.integer("status") in _WITHOUT_BODY:
+            raise SimulatorError("status of fault 'not-json' must be one that a page comes with")
 
     @property
     def whole_request(self) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from downloader.simulator.catalogue import UNFINISHED_SHAPES
-from downloader.simulator.errors import SimulatorError
+from downloader.simulator.errors import SimulatorError, shown
+from downloader.simulator.parameters import MOST_SECONDS
 
 if TYPE_CHECKING:
     from downloader.simulator.rules import Rule
@@ -17,6 +18,9 @@ FORMATS: Final = ("wav", "flac", "mixed")
 STORES: Final = ("s3", "s3-temporary", "s3-v2", "cloudfront", "r2", "gcs", "azure", "b2")
 SINGLE_KEYS: Final = ("output_url", "file_url")
 SINGLE_UNFINISHED: Final = ("404", "status")
+
+MIN_RATE: Final = 1e-3
+"""Per second: what comes more seldom than each quarter of an hour never comes."""
 
 MIN_SIZE: Final = 512
 """Bytes; below it the audio's own headers have no room."""
@@ -69,14 +73,16 @@ class SimulatorOptions:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise SimulatorError(f"{name} must be a number, not {value}")
+            if isinstance(value, float):
+                _check_number(name, value)
         for name in ("finish_after", "finish_spread", "api_latency", "storage_latency"):
             if getattr(self, name) < 0:
                 raise SimulatorError(f"{name} must be 0 or more seconds")
         for name in ("bandwidth", "rate_limit"):
-            if (value := getattr(self, name)) is not None and value <= 0:
-                raise SimulatorError(f"{name} must be above 0 per second")
+            if (value := getattr(self, name)) is not None and value < MIN_RATE:
+                raise SimulatorError(f"{name} must be {MIN_RATE:g} or more per second")
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
+            raise SimulatorError("api_key must be text that a header can have")
         if not 0 <= self.fault_rate <= 1:
             raise SimulatorError("fault_rate must be 0 to 1")
         if not MIN_SIZE <= self.min_size <= self.max_size <= MAX_SIZE:
@@ -97,6 +103,13 @@ class SimulatorOptions:
                 )
 
 
+def _check_number(name: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise SimulatorError(f"{name} must be a number, not {value}")
+    if abs(value) > MOST_SECONDS:
+        raise SimulatorError(f"{name} must be at most {MOST_SECONDS:g}, not {value:g}")
+
+
 def loopback(host: str) -> str:
     """Return the address to bind for `host`; raise `SimulatorError` unless it is loopback.
 
@@ -110,7 +123,8 @@ def loopback(host: str) -> str:
     except ValueError:
         address = None
     if address is None or not address.is_loopback:
+        named = host if host.isprintable() else shown(host)
         raise SimulatorError(
-            f"{host} is not a loopback address: the simulator takes 127.0.0.0/8, ::1 or localhost"
+            f"{named} is not a loopback address: the simulator takes 127.0.0.0/8, ::1 or localhost"
         )
     return str(address)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from downloader.simulator.catalogue import Place
-from downloader.simulator.errors import SimulatorError
+from downloader.simulator.errors import SimulatorError, shown
 from downloader.simulator.faults import Fault
 
 if TYPE_CHECKING:
@@ -71,19 +71,26 @@ class Runs:
                     return cls(modulo=modulo, remainder=remainder)
         raise SimulatorError(
             f'runs must be "*", "7", "1-5,9", a list of whole numbers or '
-            f'{{"modulo": 7, "remainder": 3}}, not {value!r}'
+            f'{{"modulo": 7, "remainder": 3}}, not {shown(value)}'
         )
 
 
 def _range(text: str) -> tuple[int, int]:
     low, dash, high = text.strip().partition("-")
-    if low.isdecimal() and (high.isdecimal() or not dash):
+    if _is_number(low) and (_is_number(high) or not dash):
         first, last = int(low), int(high) if dash else int(low)
         if first <= last:
             return first, last
-    raise SimulatorError(f"{text.strip()!r} is neither a run id nor a range of them such as 1-5")
+    raise SimulatorError(
+        f"{shown(text.strip())} is neither a run id nor a range of them such as 1-5"
+    )
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+
+
+_MOST_DIGITS: Final = 30
 _KEYS: Final = {"runs", "where", "fault", "run_type", "times", "skip", "probability"}
 
 
@@ -104,13 +111,13 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.times is not None and (type(self.times) is not int or self.times < 1):
-            raise SimulatorError(f"times must be a whole number from 1, not {self.times!r}")
+            raise SimulatorError(f"times must be a whole number from 1, not {shown(self.times)}")
         if type(self.skip) is not int or self.skip < 0:
-            raise SimulatorError(f"skip must be a whole number from 0, not {self.skip!r}")
+            raise SimulatorError(f"skip must be a whole number from 0, not {shown(self.skip)}")
         if type(self.probability) not in (int, float) or not 0 <= self.probability <= 1:
-            raise SimulatorError(f"probability must be 0 to 1, not {self.probability!r}")
+            raise SimulatorError(f"probability must be 0 to 1, not {shown(self.probability)}")
         if self.run_type is not None and not isinstance(self.run_type, str):
-            raise SimulatorError(f"run_type must be a string, not {self.run_type!r}")
+            raise SimulatorError(f"run_type must be a string, not {shown(self.run_type)}")
 
     @classmethod
     def of(
@@ -139,16 +146,18 @@ class Rule:
     def parse(cls, value: object) -> Rule:
         """Read one rule of a rule file; raise `SimulatorError` where it is not one."""
         if not isinstance(value, dict):
-            raise SimulatorError(f"a rule must be an object, not {value!r}")
+            raise SimulatorError(f"a rule must be an object, not {shown(value)}")
         if unknown := sorted(set(value) - _KEYS):
             raise SimulatorError(
-                f"unknown key {unknown[0]!r} in a rule; known: {', '.join(sorted(_KEYS))}"
+                f"unknown key {shown(unknown[0])} in a rule; known: {', '.join(sorted(_KEYS))}"
             )
         if missing := sorted({"runs", "where", "fault"} - set(value)):
-            raise SimulatorError(f"a rule needs {missing[0]!r}: {value!r}")
+            raise SimulatorError(f"a rule needs {missing[0]!r}: {shown(value)}")
         fault = {"kind": value["fault"]} if isinstance(value["fault"], str) else value["fault"]
         if not isinstance(fault, dict) or not isinstance(fault.get("kind"), str):
-            raise SimulatorError(f'fault must be {{"kind": NAME, ...}}, not {value["fault"]!r}')
+            raise SimulatorError(
+                f'fault must be {{"kind": NAME, ...}}, not {shown(value["fault"])}'
+            )
         parameters = {key: item for key, item in fault.items() if key != "kind"}
         return cls(
             Runs.parse(value["runs"]),
@@ -163,7 +172,7 @@ class Rule:
 def _place(value: object) -> Place:
     if isinstance(value, str) and value in tuple(Place):
         return Place(value)
-    raise SimulatorError(f"where must be api or storage, not {value!r}")
+    raise SimulatorError(f"where must be api or storage, not {shown(value)}")
 
 
 def parse_rules(value: object) -> tuple[Rule, ...]:
@@ -183,17 +192,31 @@ def parse_rules(value: object) -> tuple[Rule, ...]:
     return tuple(rules)
 
 
+def _text_of(path: Path) -> str:
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise SimulatorError("a rule file has at most 16 MB")
+    return content.decode("utf-8-sig")
+
+
 def read_rules(path: Path) -> tuple[Rule, ...]:
     """Read a rule file; raise `SimulatorError` naming it where it cannot be."""
     try:
-        return parse_rules(json.loads(path.read_text(encoding="utf-8")))
+        return parse_rules(json.loads(_text_of(path)))
+    except RecursionError as error:
+        raise SimulatorError(f"{path} is not JSON: it is nested too deeply") from error
     except OSError as error:
         raise SimulatorError(f"{path}: {error.strerror}") from error
-    except ValueError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SimulatorError(f"{path} is not JSON: {error}") from error
+    except ValueError as error:
+        raise SimulatorError(f"{path} has a number with thousands of digits") from error
     except SimulatorError as error:
         raise SimulatorError(f"{path}: {error}") from None
 
+
+_MOST_BYTES: Final = 16_000_000
 
 # What `fault_rate` throws: each is transient, and a client that tries again gets through.
 _RANDOM_FAULTS: Final[Mapping[Place, tuple[Fault, ...]]] = {

@@ -106,6 +106,8 @@ class Simulator:
         self._host = host
         self._address = loopback(host)
         self._ports = (port, storage_port)
+        if keyfile is not None and certfile is None:
+            raise SimulatorError("a key file is of use only with its certificate")
         self._certfile, self._keyfile = certfile, keyfile
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
