@@ -32,8 +32,11 @@ def make_client(
     keepalive_connections: int,
     headers: Mapping[str, str],
     on_response: Callable[[httpx.Response], None],
+    proxies: bool = True,
 ) -> httpx.Client:
     """Return a blocking client that any number of threads may share.
+
+    Without `proxies` those of the environment are not asked.
 
     Raises:
         ConfigurationError: the environment's proxy or TLS settings cannot be used.
@@ -55,6 +58,7 @@ def make_client(
             },
             event_hooks={"response": [on_response]},
             cookies=_NoCookies(),
+            mounts=None if proxies else dict.fromkeys(("all://", "http://", "https://")),
         )
     except (ImportError, OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise ConfigurationError(

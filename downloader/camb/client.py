@@ -60,6 +60,8 @@ class ApiClient:
             keepalive_connections=8,
             headers={"x-api-key": api_key, "accept": "application/json"},
             on_response=_forget_location,
+            # Plain http is for an API on this machine: a proxy would be handed the key.
+            proxies=urlsplit(base_url).scheme != "http",
         )
         try:
             self._client.build_request("GET", self._base)

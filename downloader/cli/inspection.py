@@ -12,7 +12,7 @@ import click
 from downloader.camb.run_types import RUN_TYPES
 from downloader.cli.options import Command, database_option, json_option, option, type_option
 from downloader.errors import InputError
-from downloader.rules.ids import parse_id
+from downloader.rules.ids import parse_id, show_id
 from downloader.rules.states import RunKey, State
 
 
@@ -129,7 +129,7 @@ def run_key(run_type: str, run_id: str) -> RunKey:
     """
     found = parse_id(run_id)
     if isinstance(found, str):
-        raise InputError(f"{run_id[:60]!r} {found}.")
+        raise InputError(f"{show_id(run_id)!r} {found}.")
     return RunKey(run_type, found)
 
 

@@ -13,7 +13,7 @@ import click
 from downloader.cli.options import Command, database_option, json_option, type_option
 from downloader.clock import utc_now
 from downloader.errors import InputError
-from downloader.rules.ids import BadId, parse_id, parse_pieces
+from downloader.rules.ids import BadId, parse_id, parse_pieces, show_id
 from downloader.rules.json_array import MAX_LINE_CHARACTERS
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _read(run_ids: tuple[str, ...], files: tuple[str, ...]) -> Iterator[int]:
         if isinstance(found, int):
             yield found
         else:
-            bad.add(f"{text[:60]!r} {found}")
+            bad.add(f"{show_id(text)!r} {found}")
     for name in files:
         read = 0
         for item in _parse(name):

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
 
-# What they tell: whole URLs, the headers of redirects, rows with a URL in them.
 _TELLTALES: Final = (
     "httpx",
     "httpcore",
@@ -27,7 +26,10 @@ _TELLTALES: Final = (
     "sqlalchemy.engine",
     "sqlalchemy.engine.Engine",
 )
-"""The loggers that tell secrets. Each has a level of its own, and is switched off by itself."""
+"""The loggers that tell secrets: whole URLs, the headers of redirects, rows with a URL in them.
+
+Each has a level and listeners of its own, and so is switched off by itself.
+"""
 
 
 def configure(verbosity: int) -> None:

@@ -7,7 +7,7 @@ every shape that any of them shows is read, and nothing is guessed beyond.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -55,7 +55,7 @@ _RUN_ID: Final = re.compile(r"[0-9]{1,20}")
 class Finished:
     """The run has a file to fetch; the URL is byte for byte the server's."""
 
-    url: str
+    url: str = field(repr=False)
     remote_status: str | None
 
 

@@ -209,5 +209,10 @@ def _of_text(line: int, text: str) -> Item:
     return _bad(line, text, parsed) if isinstance(parsed, str) else parsed
 
 
+def show_id(text: str) -> str:
+    """Return what may be shown of what was given for a run id: it may be a signed URL."""
+    return clean_text(text, _MAX_SHOWN_CHARACTERS)
+
+
 def _bad(line: int, text: str, reason: str) -> BadId:
-    return BadId(line, clean_text(text, _MAX_SHOWN_CHARACTERS), reason)
+    return BadId(line, show_id(text), reason)

@@ -6,6 +6,7 @@ those constraints, the store's updates and the documentation are tested against.
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -55,4 +56,10 @@ class RunKey(NamedTuple):
     run_id: int
 
 
+_RUN_TYPE: Final = re.compile(r"[a-z][a-z0-9-]{0,63}", re.ASCII)
 MAX_RUN_ID: Final = 2**63 - 1
+
+
+def is_run_type(name: str) -> bool:
+    """Return whether a word may be a run type: files are named after it, and folders."""
+    return _RUN_TYPE.fullmatch(name) is not None

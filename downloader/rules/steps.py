@@ -6,7 +6,7 @@ UPDATE and one event.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class UrlReceived:
     """pending → ready: the API gave a URL."""
 
-    url: str
+    url: str = field(repr=False)
     url_expires_at: datetime | None
     remote_status: str | None
 

@@ -272,6 +272,7 @@ def _configure(connection: sqlite3.Connection, _record: Any) -> None:  # noqa: A
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA wal_autocheckpoint=0")
+    cursor.execute("PRAGMA secure_delete=ON")  # a URL that is no longer needed is gone
     cursor.close()
 
 

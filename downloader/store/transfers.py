@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, assert_never
 
 import sqlalchemy as sa
@@ -30,7 +30,7 @@ class ReadyRun:
     """
 
     key: RunKey
-    url: str
+    url: str = field(repr=False)
     url_expires_at: datetime | None
     ready_at: datetime | None
     attempts: int

@@ -50,6 +50,11 @@ class HttpxEngine:
     def fetch(self, url: str, headers: Mapping[str, str], sink: Sink, guard: Guard) -> None:
         """GET `url` into `sink`; see `Engine.fetch`."""
         given = url
+        problem = Problem(
+            ProblemKind.WRONG_OBJECT,
+            "too_many_redirects",
+            f"The storage redirected more than {MAX_REDIRECTS} times.",
+        )
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 guard.check()
@@ -60,24 +65,15 @@ class HttpxEngine:
                 if not may_redirect(_host(given), _host(url)):
                     raise _unusable_redirect("it leads from the internet into a private network")
         except httpx.TimeoutException as error:
-            guard.check()
-            raise TransferError(self._timed_out(error)) from None
+            problem = self._timed_out(error)
         except (httpx.TransportError, ssl.SSLError) as error:
-            guard.check()  # woken by a shutdown of its socket
-            raise TransferError(
-                Problem(
-                    ProblemKind.TRANSIENT, "network", f"The transfer broke off: {words_of(error)}."
-                )
-            ) from None
+            said = words_of(error)
+            problem = Problem(ProblemKind.TRANSIENT, "network", f"The transfer broke off: {said}.")
         finally:
             expect_within(None)
-        raise TransferError(
-            Problem(
-                ProblemKind.WRONG_OBJECT,
-                "too_many_redirects",
-                f"The storage redirected more than {MAX_REDIRECTS} times.",
-            )
-        )
+        # Raised from here, none has a protocol error behind it that quotes what a peer sent.
+        guard.check()  # it may have been woken by a shutdown of its socket
+        raise TransferError(problem)
 
     def _fetch_once(
         self, url: str, headers: Mapping[str, str], sink: Sink, guard: Guard

@@ -28,7 +28,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from downloader.durable import sync
+from downloader.durable import make_folders
 from downloader.failpoints import At, reach
 from downloader.rules.audio import AudioFormat
 from downloader.rules.states import MAX_RUN_ID, RunKey
@@ -229,9 +229,7 @@ class Part:
                 yield folder
             return
         try:
-            if not final.parent.is_dir():
-                final.parent.mkdir()
-                sync(final.parent.parent)
+            make_folders(final.parent)
             with self._layout.opened(final.parent):
                 pass
         except OSError as error:

@@ -6,7 +6,7 @@ Everything here blocks; nothing here decides: the rules judge, this carries out.
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -15,6 +15,7 @@ from downloader.failpoints import At, reach
 from downloader.rules import audio, resume
 from downloader.rules.decisions import EXPIRED, Problem, ProblemKind
 from downloader.rules.expiry import says_expired
+from downloader.rules.states import is_run_type
 from downloader.rules.steps import Published
 from downloader.transfer.engine import TransferError
 from downloader.transfer.files import disk_errors
@@ -56,7 +57,7 @@ class Order:
     """
 
     key: RunKey
-    url: str
+    url: str = field(repr=False)
     etag: str | None
     total_bytes: int | None
     note_object: ObjectNote
@@ -85,6 +86,10 @@ def transfer(order: Order, output: Output, engine: Engine, guard: Guard) -> Deli
         DiskError: the output folder cannot be written to, or there is no room.
 
     """
+    if not is_run_type(order.key.run_type):  # only a row that somebody has edited has it
+        raise TransferError(
+            Problem(ProblemKind.HOPELESS, "bad_run", "No folder can be named after its run type.")
+        )
     part = output.open_part(order.key, order.etag, order.total_bytes)
     try:
         with disk_errors(output.folder):

@@ -1,6 +1,6 @@
 """A fifth of all answers is wrong, in every way the simulator knows; and some runs are truly bad.
 
-The long form::
+The long form; fewer than 200 runs cannot meet every fault::
 
     .venv/bin/python tests/torture/fault_storm.py --runs 2000
 """

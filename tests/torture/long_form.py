@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ class LongForm:
         for name, number in numbers.items():
             parser.add_argument(f"--{name}", type=int, default=number)
         self.asked: dict[str, int] = vars(parser.parse_args())
-        self._folder = tempfile.TemporaryDirectory(prefix="torture-", ignore_cleanup_errors=True)
+        self._folder = Path(tempfile.mkdtemp(prefix="torture-"))
         self._rigs = 0
         self._wrong: list[str] = []
         logs.configure(0)
@@ -46,7 +47,7 @@ class LongForm:
         """Make a rig, and say in the end what was done with it."""
         self._rigs += 1
         since, wrong = time.monotonic(), len(self._wrong)
-        with Rig(Path(self._folder.name) / str(self._rigs), **options) as rig:
+        with Rig(self._folder / str(self._rigs), **options) as rig:
             try:
                 yield rig
             except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
@@ -66,11 +67,10 @@ class LongForm:
         for one in self._wrong[:_SHOWN]:
             _say(f"wrong: {one}")
         if not self._wrong:
-            self._folder.cleanup()
+            shutil.rmtree(self._folder, ignore_errors=True)
             _say("all is well")
             return 0
-        self._folder._finalizer.detach()  # type: ignore[attr-defined] # it is to be kept
-        _say(f"{len(self._wrong)} things are wrong; see {self._folder.name}")
+        _say(f"{len(self._wrong)} things are wrong; see {self._folder}")
         return 1
 
 

@@ -62,10 +62,8 @@ OTHERS: Final = ("run", "--drain", "--lease", "3s", *QUICK)
 def _freeze(rig: Rig, at: At, passes: int = 1, at_once: int = 1) -> tuple[Running, range]:
     """Freeze a daemon at a place; return it, and all the runs that were submitted for that.
 
-    SIGSTOP stops every thread of a process, each where it happens to be. One that is in the
-    middle of a commit keeps the database locked for everybody, which is another scenario; one
-    that has just published a file has it in the way of a changed one. Such a process is killed,
-    its runs are saved, and the next one is tried.
+    A process that has not come to stand just there is killed, its runs are saved, and the next
+    one is tried.
     """
     last = 0
     while True:
@@ -74,12 +72,22 @@ def _freeze(rig: Rig, at: At, passes: int = 1, at_once: int = 1) -> tuple[Runnin
         frozen = rig.start(*FROZEN, "--concurrency", str(at_once), failpoints=f"{at}=stop@{passes}")
         rig.until(frozen.is_frozen, f"a process frozen at {at}", frozen)
         rig.killed.add(frozen.process.pid)
-        if at is At.RECORD_WRITTEN or (
-            _may_be_written_to(rig) and (at in HAS_PUBLISHED or not _published(rig))
-        ):
+        if _stands_there(rig, at):
             return frozen, range(1, last + 1)
         rig.kill(frozen)
         rig.succeed(*OTHERS)
+
+
+def _stands_there(rig: Rig, at: At) -> bool:
+    """Return whether a frozen process is where it should be, and does not hold more than that.
+
+    SIGSTOP stops every thread of a process, wherever it has got to by then. One in the middle of
+    a commit keeps the database locked for everybody, which is the scenario of `record.written`
+    alone; one that has just published a file has it in the way of a changed one.
+    """
+    if at is At.RECORD_WRITTEN:
+        return not _may_be_written_to(rig)
+    return _may_be_written_to(rig) and (at in HAS_PUBLISHED or not _published(rig))
 
 
 def _may_be_written_to(rig: Rig) -> bool:

@@ -87,10 +87,12 @@ class Crowd:
             self.jobs.append(self.rig.start("run", "--once", *SETTINGS))
 
     def kill_one(self, chance: random.Random) -> None:
-        """Kill one that lives, whichever."""
-        living = [one for one in (*self.daemons, *self.jobs) if one.alive]
-        victim = chance.choice(living)
-        self.rig.kill(victim)
+        """Kill one that lives, whichever; a job that has just ended by itself does not count."""
+        while True:
+            self.attend()
+            victim = chance.choice([one for one in (*self.daemons, *self.jobs) if one.alive])
+            if self.rig.kill(victim):
+                break
         for group in (self.daemons, self.jobs):
             if victim in group:
                 group.remove(victim)
@@ -99,9 +101,11 @@ class Crowd:
         """Ask the daemons to end, and wait for all."""
         for daemon in self.daemons:
             daemon.process.terminate()
-        for running in (*self.daemons, *self.jobs):
+        for daemon in self.daemons:
             # -15: it was only just starting, and Python had not yet come to listen to signals.
-            assert running.wait() in (0, 3, -signal.SIGTERM), (running.wait(), running.said())
+            assert daemon.wait() in (0, -signal.SIGTERM), (daemon.wait(), daemon.said())
+        for job in self.jobs:
+            assert job.wait() in (0, 3), (job.wait(), job.said())
 
 
 def random_kills(rig: Rig, plan: Plan) -> list[str]:

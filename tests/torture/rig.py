@@ -162,11 +162,13 @@ class Rig:
         assert running.wait() == -signal.SIGKILL, f"{at} was not reached: {running.said()}"
         self.killed.add(running.process.pid)
 
-    def kill(self, running: Running) -> None:
-        """Kill a process now."""
+    def kill(self, running: Running) -> bool:
+        """Kill a process now; return False where it had ended by itself."""
         running.process.kill()
-        running.process.wait()
+        if running.wait() != -signal.SIGKILL:
+            return False
         self.killed.add(running.process.pid)
+        return True
 
     def submit(self, ids: Iterable[int]) -> None:
         """Track runs, from this process."""

@@ -12,6 +12,8 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -806,3 +808,21 @@ def test_output_folder_that_is_gone(output: Output) -> None:
         output.open_part(KEY, None, None)
     assert raised.value.reason == "output_unusable"
     assert not output.folder.exists()
+
+
+def test_a_folder_that_several_make_at_once(tmp_path: Path) -> None:
+    """Transfers that are the first of their run type, at the same moment, share its new folder."""
+    together = threading.Barrier(8)
+
+    def publish(output: Output, run_id: int) -> bool:
+        key = RunKey("tts", run_id)
+        with closing(output.open_part(key, None, None)) as part:
+            part.write(DATA)
+            together.wait()
+            return part.publish(output.final(key, AudioFormat.WAV))
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(20):
+            output = Output(tmp_path / str(number), DEFAULT)
+            output.prepare()
+            assert all(pool.map(publish, [output] * 8, range(1, 9)))
