@@ -12,7 +12,7 @@ import structlog
 
 from downloader import housekeeping, rescuer
 from downloader.camb.client import ApiClient
-from downloader.camb.run_types import DEFAULT_RUN_TYPE
+from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
 from downloader.errors import ConfigurationError
 from downloader.observe.progress import Reporter, Snapshot
 from downloader.poller import Poller
@@ -81,6 +81,8 @@ async def serve(settings: Settings, database: Database, mode: Mode, reporter: Re
         if error.reason != "disk_full":
             raise ConfigurationError(f"{error.message} See --output.") from error
     session = Session(settings, database, mode)
+    if await session.in_thread(inspection.any_of_other_types, database, RUN_TYPES):
+        _log.warning("runs.of_unknown_type", hint="nobody asks for them; see `downloader list`")
     client = ApiClient(settings.api_url, settings.api_key)
     engine = make_engine(settings)
     try:
@@ -88,7 +90,7 @@ async def serve(settings: Settings, database: Database, mode: Mode, reporter: Re
     finally:
         client.close()
         engine.close()
-    left = await session.in_thread(inspection.any_unfinished, database)
+    left = await session.in_thread(inspection.any_unfinished, database, RUN_TYPES)
     return Result(session.tally, stopped, left, session.trouble)
 
 

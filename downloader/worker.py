@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
 from downloader.failpoints import At, reach
 from downloader.gate import Trouble
@@ -77,7 +78,7 @@ class Workers:
             return True
         if session.mode is Mode.ONCE or session.api.trouble is not None:
             return last_look
-        return not await session.in_thread(inspection.any_unfinished, session.database)
+        return not await session.in_thread(inspection.any_unfinished, session.database, RUN_TYPES)
 
     async def _take_up(self, tasks: TaskGroup) -> int:
         """Claim as many runs as there are free workers; return how many."""

@@ -139,10 +139,14 @@ def text(moment: datetime | None) -> str | None:
 
 
 def plain(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row as JSON can have it."""
-    return {
-        name: text(value) if isinstance(value, datetime) else value for name, value in row.items()
-    }
+    """Return a row as JSON can have it, also one of a damaged database."""
+    return {name: _plain(value) for name, value in row.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return text(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -151,4 +155,5 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['error_code']}: {row['error_message']}" if row["error_code"] else ""
     )
     size = "" if row["bytes"] is None else str(row["bytes"])
-    return f"{row['run_id']:>12}  {row['state']:<12}{size:>12}  {what}".rstrip()
+    # As text: what a damaged database holds in their place is anything at all.
+    return f"{row['run_id']!s:>12}  {row['state']!s:<12}{size:>12}  {what}".rstrip()

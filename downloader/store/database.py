@@ -62,7 +62,13 @@ def database_url(text: str | Path | None) -> sa.URL:
     """
     named = str(text if text is not None else default_database())
     if "://" not in named:
-        return sa.URL.create("sqlite", database=str(Path(named).expanduser().absolute()))
+        try:
+            path = Path(named).expanduser()
+        except RuntimeError:
+            raise ConfigurationError(
+                f"The database {named[:200]} is no path: whose folder ~ is, is not known."
+            ) from None
+        return sa.URL.create("sqlite", database=str(path.absolute()))
     try:
         url = sa.make_url(named)
     except (sa.exc.ArgumentError, ValueError) as error:  # ValueError: the port is no number
@@ -158,6 +164,11 @@ class Database:
                         _pragma(connection, "synchronous=NORMAL")
         except (DatabaseError, sqlite3.Error) as error:  # sqlite3's own: a PRAGMA of `_pragma`
             raise self._explain(error) from error
+        except UnicodeDecodeError:  # SQLite quotes a damaged schema, which the driver cannot read
+            raise StoreError(
+                f"The database {self.path} cannot be used: it is damaged. "
+                "Restore a backup, or name another with --database."
+            ) from None
 
     def _explain(self, error: DatabaseError | sqlite3.Error) -> StoreError:
         """Say in words what SQLite said; the statement and its parameters stay out."""
@@ -268,12 +279,21 @@ def _pragma(connection: sa.Connection, setting: str) -> None:
 
 def _configure(connection: sqlite3.Connection, _record: Any) -> None:  # noqa: ANN401 - SQLAlchemy's event
     connection.isolation_level = None  # the driver must not begin: `_begin` does
+    connection.text_factory = _text
     cursor = connection.cursor()
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA wal_autocheckpoint=0")
     cursor.execute("PRAGMA secure_delete=ON")  # a URL that is no longer needed is gone
     cursor.close()
+
+
+def _text(content: bytes) -> str:
+    """Return a text of the database; what is not UTF-8 in it must not stop the whole query.
+
+    The driver's own error would quote the text, and that may be a signed URL.
+    """
+    return content.decode("utf-8", "replace")
 
 
 def _begin(connection: sa.Connection) -> None:

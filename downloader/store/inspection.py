@@ -12,7 +12,7 @@ from downloader.store import blocks, events
 from downloader.store.schema import in_state, runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from downloader.store.database import Database
@@ -37,7 +37,7 @@ def status(database: Database) -> Status:
         counted = {
             state: (number, total)
             for state, number, total in connection.execute(
-                sa.select(runs.c.state, sa.func.count(), sa.func.sum(runs.c.bytes)).group_by(
+                sa.select(runs.c.state, sa.func.count(), sa.func.total(runs.c.bytes)).group_by(
                     runs.c.state
                 )
             )
@@ -48,7 +48,7 @@ def status(database: Database) -> Status:
         ]
     return Status(
         runs={state.value: counted.get(state, (0, 0))[0] for state in State},
-        bytes=counted.get(State.DONE, (0, 0))[1] or 0,
+        bytes=int(counted.get(State.DONE, (0, 0))[1]),
         blocked=blocks.current_blocks(database),
         oldest_unfinished_at=min((found for found in oldest if found is not None), default=None),
     )
@@ -64,12 +64,25 @@ def count_unfinished(database: Database) -> int:
         )
 
 
-def any_unfinished(database: Database) -> bool:
-    """Return whether any run is pending, ready or downloading."""
+def any_unfinished(database: Database, run_types: Iterable[str] | None = None) -> bool:
+    """Return whether any run (of these types, if given) is pending, ready or downloading."""
+    of_these = sa.true() if run_types is None else runs.c.run_type.in_(list(run_types))
     with database.read() as connection:
         return any(
             connection.scalar(
-                sa.select(sa.literal(1)).select_from(runs).where(in_state(state)).limit(1)
+                sa.select(sa.literal(1)).select_from(runs).where(in_state(state), of_these).limit(1)
+            )
+            for state in sorted(UNFINISHED)
+        )
+
+
+def any_of_other_types(database: Database, run_types: Iterable[str]) -> bool:
+    """Return whether an unfinished run is of another type, which nobody takes up."""
+    others = runs.c.run_type.not_in(list(run_types))
+    with database.read() as connection:
+        return any(
+            connection.scalar(
+                sa.select(sa.literal(1)).select_from(runs).where(in_state(state), others).limit(1)
             )
             for state in sorted(UNFINISHED)
         )

@@ -14,7 +14,7 @@ from downloader.rules.decisions import REFUSED
 from downloader.rules.states import RunKey, State
 from downloader.rules.steps import PollFailed, PollLater, UrlReceived
 from downloader.store import events
-from downloader.store.schema import in_state, runs
+from downloader.store.schema import in_state, one_more, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -210,7 +210,7 @@ def _values(step: PollStep, now: datetime) -> dict[str, object]:
                 "url": step.url,
                 "url_expires_at": step.url_expires_at,
                 "remote_status": step.remote_status,
-                "polls": runs.c.polls + 1,
+                "polls": one_more(runs.c.polls),
                 "next_attempt_at": now,
                 "ready_at": now,
                 "updated_at": now,
@@ -219,7 +219,7 @@ def _values(step: PollStep, now: datetime) -> dict[str, object]:
             return {
                 "next_attempt_at": step.next_attempt_at,
                 "remote_status": sa.func.coalesce(step.remote_status, runs.c.remote_status),
-                "polls": runs.c.polls + 1,
+                "polls": one_more(runs.c.polls),
                 # That the last URL was refused is remembered until there is another one.
                 "error_code": sa.case(
                     (runs.c.error_code == REFUSED, REFUSED), else_=step.error_code
@@ -236,7 +236,7 @@ def _values(step: PollStep, now: datetime) -> dict[str, object]:
                 "state": State.FAILED.value,
                 "next_attempt_at": None,
                 "remote_status": sa.func.coalesce(step.remote_status, runs.c.remote_status),
-                "polls": runs.c.polls + 1,
+                "polls": one_more(runs.c.polls),
                 "error_code": step.error_code,
                 "error_message": step.error_message,
                 "updated_at": now,

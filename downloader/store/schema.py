@@ -33,6 +33,8 @@ def to_text(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
+_MOST: Final = 2**63 - 2
+
 UNREADABLE: Final = datetime.max.replace(tzinfo=UTC)
 """What stands for a time that cannot be read: no deadline and no expiry lies behind it."""
 
@@ -205,6 +207,11 @@ blocks = sa.Table(
     sa.CheckConstraint(f"until LIKE '{TIME_FORMAT}'", name="until_format"),
     sqlite_strict=True,
 )
+
+
+def one_more(counter: sa.Column[int]) -> sa.ColumnElement[int]:
+    """Count one more; what a row edited by hand has at its end already stays there."""
+    return sa.func.min(counter, _MOST) + 1
 
 
 def in_state(state: State) -> sa.ColumnElement[bool]:

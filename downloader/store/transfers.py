@@ -11,7 +11,7 @@ from downloader.failpoints import At, reach
 from downloader.rules.states import RunKey, State
 from downloader.rules.steps import NewUrl, Published, PutBack, TransferFailed, TryAgain
 from downloader.store import events
-from downloader.store.schema import in_state, runs
+from downloader.store.schema import in_state, one_more, runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -146,9 +146,11 @@ def claim_ready(
             step = judge_expiry(run)
             if step is None:
                 one = ClaimedRun(run, owner.new_lease())
-                connection.execute(
+                taken = connection.execute(
                     _CLAIM, names | {"lease": one.lease, "until": lease_until, "now": now}
                 )
+                if taken.rowcount == 0:  # its type is no text: nothing names this row
+                    continue
                 claimed.append(one)
                 history.append((run.key, State.READY, State.DOWNLOADING, "claimed", one.lease))
                 continue
@@ -227,7 +229,7 @@ def _values(step: TransferStep, now: datetime) -> dict[str, object]:
                 "sha256": step.sha256,
                 "audio_format": step.audio_format,
                 "etag": step.etag,
-                "attempts": runs.c.attempts + 1,
+                "attempts": one_more(runs.c.attempts),
                 "error_code": None,
                 "error_message": None,
                 "done_at": now,
@@ -235,7 +237,7 @@ def _values(step: TransferStep, now: datetime) -> dict[str, object]:
         case TryAgain():
             values = {
                 "state": State.READY.value,
-                "attempts": runs.c.attempts + 1,
+                "attempts": one_more(runs.c.attempts),
                 "next_attempt_at": step.next_attempt_at,
                 "error_code": step.error_code,
                 "error_message": step.error_message,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from downloader.rules.states import MAX_RUN_ID, RunKey, State
 from downloader.store import events
 from downloader.store.control import fresh_start
-from downloader.store.schema import in_state, runs
+from downloader.store.schema import in_state, one_more, runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -180,7 +180,7 @@ def adopt(database: Database, key: RunKey, file: Published, now: datetime) -> bo
                 sha256=file.sha256,
                 audio_format=file.audio_format,
                 etag=file.etag,
-                attempts=runs.c.attempts + 1,
+                attempts=one_more(runs.c.attempts),
                 error_code=None,
                 error_message=None,
                 done_at=now,

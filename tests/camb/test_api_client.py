@@ -416,7 +416,7 @@ def test_answer_that_is_too_long(serve: Serve, make_client: MakeClient, framing:
 def test_longest_answer(
     serve: Serve, make_client: MakeClient, extra: int, *, readable: bool
 ) -> None:
-    """The bound is 4 MiB, to the byte."""
+    """The bound is 1 MiB, to the byte."""
     body = json.dumps({"1": {"output_url": URL}}).encode()
     server = serve(takes(ok(body.ljust(MAX_ANSWER_BYTES + extra)), []))
     judgement = make_client(server.origin).ask(TWO).judgement
