@@ -20,7 +20,7 @@ def sync(path: Path) -> None:
 
 
 def make_folders(path: Path, mode: int = 0o777) -> None:
-    """Make a folder (with `mode`, less the umask) and those above it; force the new names to disk.
+    """Make a folder and those above it, with `mode` less the umask; force the new names to disk.
 
     Raises:
         OSError: as the operating system says it; there may be another kind of file in the way.
@@ -28,7 +28,7 @@ def make_folders(path: Path, mode: int = 0o777) -> None:
     """
     if path.is_dir():
         return
-    make_folders(path.parent)
+    make_folders(path.parent, mode)
     try:
         path.mkdir(mode)
     except FileExistsError:

@@ -29,6 +29,7 @@ from downloader.rules.decisions import after_error_alone, after_no_answer, after
 from downloader.rules.expiry import url_expires_at
 from downloader.rules.states import RunKey
 from downloader.rules.steps import PollFailed, PollLater, PollStep
+from downloader.session import Mode
 from downloader.store import inspection, polling
 from downloader.throttle import Throttle
 
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 REQUESTS_AT_ONCE: Final = 4
+
+_USELESS_ENOUGH: Final = 3
+"""After so many useless answers in a row `--once` says so and ends."""
 
 _ANSWER_DEADLINE_SECONDS: Final = 45.0
 """The whole of a request; the client's own time-outs, each for one operation, come first."""
@@ -60,9 +64,9 @@ class Inquiries:
         self._known_good: RunKey | None = None  # the API has answered for it
 
     @property
-    def failures(self) -> int:
-        """How many answers in a row were of no use."""
-        return self._throttle.failures
+    def gave_up(self) -> bool:
+        """Whether `--once` has had enough of useless answers; the others try on, ever slower."""
+        return self._session.mode is Mode.ONCE and self._throttle.failures >= _USELESS_ENOUGH
 
     async def resolve(self, claimed: ClaimedBatch) -> None:
         """Ask for a batch, in parts where it is refused, until every run of it is judged."""
@@ -75,7 +79,7 @@ class Inquiries:
                     break
                 batch = resolution.left.popleft()
                 reply = await self._ask(batch)
-                if not await self._take(reply, batch, resolution):
+                if not await self._take(reply, batch, resolution) or self.gave_up:
                     break
             if not stopping.is_set():
                 await self._judge_alone(resolution)
@@ -186,6 +190,8 @@ class Inquiries:
                     return
                 answer = RetryLater(judgement.error_code, judgement.message)
                 await self._no_answer(answer, batch, resolution)
+                if self.gave_up:
+                    return
                 continue
             step: PollStep
             if isinstance(judgement, Forbidden):

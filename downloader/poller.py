@@ -29,9 +29,6 @@ BACKLOG_PER_WORKER: Final = 2
 _LOOK_AGAIN_SECONDS: Final = 1.0
 """How soon runs submitted by another process are seen."""
 
-_USELESS_ENOUGH: Final = 3
-"""After so many useless answers in a row `--once` says so and ends."""
-
 
 class Poller:
     """Asks for results while the service runs."""
@@ -67,8 +64,7 @@ class Poller:
             await session.api.look()
             if session.api.trouble is not None and not await self._may_probe():
                 return
-            if session.mode is Mode.ONCE and self._inquiries.failures >= _USELESS_ENOUGH:
-                # The others go on trying, more and more slowly.
+            if self._inquiries.gave_up:
                 session.api.trouble = self._inquiries.last_failure
                 return
             batches = await self._claim()
