@@ -62,7 +62,8 @@ class _Armed:
         if self._action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif self._action == "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
+            # To this thread: one sent to the process may let it run on for a moment.
+            signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         else:
             raise OSError(getattr(errno, self._action), f"failpoint {at}")
 
