@@ -1,4 +1,4 @@
-"""Forcing what was written to the disk."""
+"""Disks: what is forced to them, and how much they can still take."""
 
 from __future__ import annotations
 
@@ -36,3 +36,9 @@ def make_folders(path: Path, mode: int = 0o777) -> None:
             raise
     with contextlib.suppress(PermissionError):  # one that may be written to but not read
         sync(path.parent)
+
+
+def free_bytes(folder: Path) -> int:
+    """Return how many bytes this user may still write to the disk of a folder, as df(1) has it."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize

@@ -66,7 +66,7 @@ async def heartbeat(session: Session) -> None:
 
 async def rescue(session: Session) -> None:
     """Put runs whose worker is gone back in the queue, from the start on."""
-    rebased_at = float("-inf")
+    rebased_at = float("-inf")  # so that the first look does: the clock may have been set before
     while True:
         session.watch_clock()
         if session.clock.stepped_at >= rebased_at:

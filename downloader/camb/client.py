@@ -16,15 +16,22 @@ from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
 from downloader.errors import ConfigurationError
 from downloader.http import expect_within, make_client, words_of
-from downloader.rules.answers import Judgement, RetryLater, judge_bulk, judge_single, without
+from downloader.rules.answers import (
+    MAX_BODY_BYTES,
+    Judgement,
+    RetryLater,
+    judge_bulk,
+    judge_single,
+    without,
+)
 from downloader.rules.batching import MIN_BATCH, Batch
 from downloader.rules.expiry import clock_offset
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-MAX_ANSWER_BYTES: Final = 1024 * 1024
-"""An answer holds at most five URLs; what is longer is none."""
+MAX_ANSWER_BYTES: Final = MAX_BODY_BYTES
+"""What is longer is none, whatever the rest of it says."""
 
 
 @dataclass(frozen=True, slots=True)

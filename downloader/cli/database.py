@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import click
 
 from downloader.cli.options import Command, database_option
 from downloader.errors import StoreError
+
+_HOW_TO_MAKE_ONE: Final = "`downloader submit` makes one"
 
 
 class _Group(click.Group):
@@ -43,7 +46,7 @@ def current(*, database: str | None) -> None:
     from downloader.store.schema import SCHEMA_REVISION  # noqa: PLC0415 - as above
 
     url = database_url(database)
-    _must_exist(url.database)
+    must_exist(url.database, _HOW_TO_MAKE_ONE)
     with closing(Database(url)) as opened:
         click.echo(
             f"{opened.path}: revision {current_revision(opened) or 'none'}, "
@@ -60,12 +63,19 @@ def backup(*, target: Path, database: str | None) -> None:
     from downloader.store.migrate import backup as copy  # noqa: PLC0415 - as above
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
 
-    _must_exist(database_url(database).database)  # a mistyped name is not backed up as empty
+    # A mistyped name is not backed up as empty.
+    must_exist(database_url(database).database, _HOW_TO_MAKE_ONE)
     with closing(open_database(database)) as opened:
         copy(opened, target.absolute())
         click.echo(f"{opened.path} is backed up in {target.absolute()}")
 
 
-def _must_exist(path: str | None) -> None:
+def must_exist(path: str | None, advice: str) -> None:
+    """Refuse to go on where there is no database, which else would be made.
+
+    Raises:
+        StoreError: there is none; `advice` says what to do.
+
+    """
     if not Path(path or "").exists():
-        raise StoreError(f"There is no database at {path}: `downloader submit` makes one.")
+        raise StoreError(f"There is no database at {path}: {advice}.")

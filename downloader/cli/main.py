@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from downloader import __version__, failpoints
-from downloader.cli.options import read_configuration
+from downloader.cli.configuration import read_configuration
 from downloader.errors import DownloaderError
 
 _THREADS_SECONDS: Final = 0.5

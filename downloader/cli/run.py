@@ -12,13 +12,12 @@ import click
 from downloader.cli.key import load_api_key
 from downloader.cli.options import (
     Command,
-    Duration,
     database_option,
     option,
     output_option,
     verbose_option,
 )
-from downloader.cli.sizes import Size
+from downloader.cli.quantities import Duration, Size
 from downloader.rules.decisions import Limits
 from downloader.settings import (
     DEFAULT_API_URL,

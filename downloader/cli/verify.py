@@ -7,16 +7,16 @@ import os
 import sys
 import time
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 
 from downloader.camb.run_types import DEFAULT_RUN_TYPE
+from downloader.cli.database import must_exist
 from downloader.cli.options import Command, database_option, json_option, output_option
-from downloader.errors import StoreError
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from tqdm import tqdm
@@ -80,9 +80,8 @@ def verify(
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
     from downloader.verification.verification import Options, Verification  # noqa: PLC0415 - as above
 
-    named = database_url(database).database
-    if not Path(named or "").exists():  # a mistyped name is not found to be all well
-        raise StoreError(f"There is no database at {named}: name it with --database.")
+    # A mistyped name is not found to be all well.
+    must_exist(database_url(database).database, "name it with --database")
     with ExitStack() as stack:
         opened = stack.enter_context(closing(open_database(database)))
         folder = output if output is not None else opened.path.parent / "audio"

@@ -15,6 +15,7 @@ from downloader.rules.backoff import (
     refresh_delay_seconds,
 )
 from downloader.rules.expiry import EXPIRY_MARGIN_SECONDS, is_usable
+from downloader.rules.states import MAX_INTEGER
 from downloader.rules.steps import (
     ExpiryStep,
     NewUrl,
@@ -37,9 +38,6 @@ UNUSABLE: Final = {
     UNREADABLE: "its result cannot be read",
 }
 """What the answers' judge puts in place of the provider's word, and how a person says it."""
-
-_MAX_COUNT: Final = 2**63 - 1
-"""What the database can hold; a row edited by hand may stand there already."""
 
 MINIMUM_POLLS_BEFORE_DEADLINE: Final = 3
 """A run first asked for long after it was submitted (a huge backlog, a daemon that was off)
@@ -230,7 +228,7 @@ def after_problem(
 ) -> TransferStep:
     """Return what becomes of a run whose transfer met a problem."""
     code, message = problem.error_code, problem.error_message
-    attempts = min(spent.attempts + 1, _MAX_COUNT)
+    attempts = min(spent.attempts + 1, MAX_INTEGER)
     match problem.kind:
         case ProblemKind.EXPIRED:
             return _refresh(spent, code, message, limits=limits, now=now, jitter=jitter)

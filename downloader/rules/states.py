@@ -57,7 +57,10 @@ class RunKey(NamedTuple):
 
 
 _RUN_TYPE: Final = re.compile(r"[a-z][a-z0-9-]{0,63}", re.ASCII)
-MAX_RUN_ID: Final = 2**63 - 1
+MAX_INTEGER: Final = 2**63 - 1
+"""What the database can hold: ids, and counters of rows that somebody has edited."""
+
+MAX_RUN_ID: Final = MAX_INTEGER
 
 
 def is_run_type(name: str) -> bool:

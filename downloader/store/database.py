@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 
-from downloader.durable import make_folders
+from downloader.durable import free_bytes, make_folders
 from downloader.errors import (
     BusyDatabaseError,
     ConfigurationError,
@@ -190,8 +190,7 @@ class Database:
     def _has_no_room(self) -> bool:
         """Return whether the disk is full: SQLite says 'I/O error' where the WAL's index is it."""
         with contextlib.suppress(OSError):
-            found = os.statvfs(self.path.parent)
-            return found.f_bavail * found.f_frsize < _NO_ROOM_BYTES
+            return free_bytes(self.path.parent) < _NO_ROOM_BYTES
         return False
 
     def in_wal_mode(self) -> bool:
@@ -213,16 +212,12 @@ class Database:
         where somebody goes on reading.
         """
         with self.connection("BEGIN") as connection:
-            raw = connection.connection.dbapi_connection
-            assert raw is not None  # noqa: S101 - just taken from the pool
-            cursor = raw.cursor()
-            cursor.execute(f"PRAGMA busy_timeout={_LOG_SECONDS * 1000}")
+            _pragma(connection, f"busy_timeout={_LOG_SECONDS * 1000}")
             try:
-                [(busy, _, _)] = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                [(busy, _, _)] = _pragma(connection, "wal_checkpoint(TRUNCATE)")
+                return not busy
             finally:
-                cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000:.0f}")
-                cursor.close()
-        return not busy
+                _pragma(connection, f"busy_timeout={BUSY_TIMEOUT_SECONDS * 1000:.0f}")
 
     @contextlib.contextmanager
     def migrating(self) -> Iterator[sa.Connection]:
@@ -269,12 +264,14 @@ class Database:
         self.engine.dispose()
 
 
-def _pragma(connection: sa.Connection, setting: str) -> None:
-    """Set a PRAGMA outside any transaction, as these settings need."""
+def _pragma(connection: sa.Connection, setting: str) -> list[Any]:
+    """Set a PRAGMA outside any transaction, as these settings need; return what it answers."""
     raw = connection.connection.dbapi_connection
     if raw is None:  # only after the pool has dropped it, and then there is nothing to set
-        return
-    raw.cursor().execute(f"PRAGMA {setting}").close()
+        return []
+    with contextlib.closing(raw.cursor()) as cursor:
+        cursor.execute(f"PRAGMA {setting}")
+        return list(cursor.fetchall())
 
 
 def _configure(connection: sqlite3.Connection, _record: Any) -> None:  # noqa: ANN401 - SQLAlchemy's event

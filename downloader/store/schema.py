@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import structlog
 
 from downloader.rules.redaction import clean_text
-from downloader.rules.states import State
+from downloader.rules.states import MAX_INTEGER, State
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -32,8 +32,6 @@ def to_text(moment: datetime) -> str:
     """
     return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
-
-_MOST: Final = 2**63 - 2
 
 UNREADABLE: Final = datetime.max.replace(tzinfo=UTC)
 """What stands for a time that cannot be read: no deadline and no expiry lies behind it."""
@@ -163,9 +161,7 @@ runs = sa.Table(
 def _queue(name: str, state: State, *columns: str) -> sa.Index:
     """Index one queue: a partial index on a single state stays as small as its queue is."""
     only = sa.text(f"state = '{state}'")
-    return sa.Index(
-        name, *(runs.c[column] for column in columns), sqlite_where=only, postgresql_where=only
-    )
+    return sa.Index(name, *(runs.c[column] for column in columns), sqlite_where=only)
 
 
 QUEUES: Final = (
@@ -211,7 +207,7 @@ blocks = sa.Table(
 
 def one_more(counter: sa.Column[int]) -> sa.ColumnElement[int]:
     """Count one more; what a row edited by hand has at its end already stays there."""
-    return sa.func.min(counter, _MOST) + 1
+    return sa.func.min(counter, MAX_INTEGER - 1) + 1
 
 
 def in_state(state: State) -> sa.ColumnElement[bool]:

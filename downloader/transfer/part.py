@@ -53,8 +53,11 @@ HEAD_BYTES: Final = 64 * 1024
 """How much of a file's start is kept in memory, for the judgement of its audio header."""
 
 _NO_OBJECT: Final = "0"
+# Exactly as we name them: what is named otherwise, if only a little, somebody else has made.
 _NAME: Final = re.compile(
-    r"(?P<run_type>.+)-(?P<run_id>[0-9]{1,19})\.(?P<token>[0-9a-f]+)\.(?P<object>[0-9a-f]+)\.part"
+    r"(?P<run_type>.+)-(?P<run_id>[1-9][0-9]{0,18})"
+    r"\.(?P<token>[0-9a-f]{12})\.(?P<object>0|[0-9a-f]{16})\.part",
+    re.ASCII,
 )
 
 
@@ -224,19 +227,16 @@ class Part:
 
         Something else in the place of a run type's folder is that type's trouble alone.
         """
-        if final.parent == self._layout.folder:
-            with self._layout.opened(final.parent) as folder:
-                yield folder
-            return
-        try:
-            make_folders(final.parent)
-            with self._layout.opened(final.parent):
-                pass
-        except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
-                raise NameTakenError(str(final.parent)) from None
-            raise
-        with self._layout.opened(final.parent) as folder:
+        own = final.parent != self._layout.folder
+        with contextlib.ExitStack() as stack:
+            try:
+                if own:
+                    make_folders(final.parent)
+                folder = stack.enter_context(self._layout.opened(final.parent))
+            except OSError as error:
+                if own and error.errno in (errno.EEXIST, errno.ENOTDIR, errno.ELOOP):
+                    raise NameTakenError(str(final.parent)) from None
+                raise
             yield folder
 
     def _publish_without_links(self, final: Path, partial: int, folder: int) -> bool:
@@ -270,12 +270,13 @@ class Part:
 
     def let_go(self) -> None:
         """End the work on the file: bytes that can be continued stay, others go."""
-        if not self.linked and self._name is None:
-            self.discard()
-        elif not self.linked and self._descriptor >= 0 and self._name is not None:
-            with contextlib.suppress(OSError):  # a full disk, say: then it is of this boot
-                self.sync()
-                self._rename(self._name.any_boot)
+        if not self.linked:
+            if self._name is None:
+                self.discard()
+            elif self._descriptor >= 0:
+                with contextlib.suppress(OSError):  # a full disk, say: then it is of this boot
+                    self.sync()
+                    self._rename(self._name.any_boot)
         self.close()
 
     def close(self) -> None:
@@ -318,10 +319,18 @@ def published_as(
     return None
 
 
+def part_of(name: str) -> RunKey | None:
+    """Return the run that a part is of by its name; None where it is no name of ours."""
+    match = _NAME.fullmatch(name)
+    if match is None or int(match["run_id"]) > MAX_RUN_ID:
+        return None
+    return RunKey(match["run_type"], int(match["run_id"]))
+
+
 def parts_in(partial: int) -> Iterator[tuple[str, RunKey]]:
     """Yield the parts in the folder with the run each belongs to, however many there are."""
     with os.scandir(partial) as entries:
         for entry in entries:
-            match = _NAME.fullmatch(entry.name)
-            if match and int(match["run_id"]) <= MAX_RUN_ID:  # one of ours
-                yield entry.name, RunKey(match["run_type"], int(match["run_id"]))
+            key = part_of(entry.name)
+            if key is not None:
+                yield entry.name, key

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING, Final
 
+from downloader.durable import free_bytes
 from downloader.transfer.files import DiskError
 
 if TYPE_CHECKING:
@@ -59,18 +59,12 @@ class Room:
                 raise self._full()
 
     def _left(self) -> int:
-        return min(_free(folder) for folder in self._folders) - self._min_free_bytes
+        return min(free_bytes(folder) for folder in self._folders) - self._min_free_bytes
 
     def _full(self) -> DiskError:
-        folder = min(self._folders, key=_free)
+        folder = min(self._folders, key=free_bytes)
         return DiskError(
             "disk_full",
-            f"The disk of {folder} has {_free(folder) // 1_000_000} MB left, and "
+            f"The disk of {folder} has {free_bytes(folder) // 1_000_000} MB left, and "
             f"{self._min_free_bytes // 1_000_000} MB are to stay free (--min-free): make room.",
         )
-
-
-def _free(folder: Path) -> int:
-    """Return how many bytes this user may still write, as df(1) has it."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize

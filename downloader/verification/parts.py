@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
 from downloader.failpoints import At, reach
-from downloader.rules.states import FINISHED, MAX_RUN_ID, RunKey, State
+from downloader.rules.states import FINISHED, State
 from downloader.store import verification as store
 from downloader.transfer.files import lock_existing, opened_folder
 from downloader.transfer.layout import PARTIAL
+from downloader.transfer.part import part_of
 from downloader.verification.findings import Finding, Kind
 from downloader.verification.looking import GONE
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from downloader.rules.states import RunKey
     from downloader.store.database import Database
     from downloader.store.verification import Tracked
     from downloader.transfer.layout import Layout
@@ -33,12 +35,6 @@ SETTLED_SECONDS: Final = 60.0
 """How long a run must have been over: its process removes the part a moment after the commit."""
 
 _TOGETHER: Final = 500
-# Exactly as we name them: what is named otherwise, if only a little, somebody else has made.
-_PART: Final = re.compile(
-    rf"(?P<run_type>{'|'.join(map(re.escape, RUN_TYPES))})-(?P<run_id>[1-9][0-9]{{0,18}})"
-    r"\.[0-9a-f]{12}\.(0|[0-9a-f]{16})\.part",
-    re.ASCII,
-)
 _PROBE: Final = re.compile(r"\.probe-[0-9a-f]{8}", re.ASCII)
 
 
@@ -115,12 +111,8 @@ class StaleParts:
 
 def _named(names: list[str]) -> dict[str, RunKey]:
     """Return the parts among these names with the run of each."""
-    parts = {}
-    for name in names:
-        match = _PART.fullmatch(name)
-        if match is not None and int(match["run_id"]) <= MAX_RUN_ID:
-            parts[name] = RunKey(match["run_type"], int(match["run_id"]))
-    return parts
+    keys = {name: part_of(name) for name in names}
+    return {name: key for name, key in keys.items() if key and key.run_type in RUN_TYPES}
 
 
 def _is_over(run: Tracked | None) -> bool:

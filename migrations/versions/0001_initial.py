@@ -146,7 +146,7 @@ def upgrade() -> None:
     )
     for name, (state, columns) in QUEUES.items():
         only = sa.text(f"state = '{state}'")
-        op.create_index(name, "runs", columns, sqlite_where=only, postgresql_where=only)
+        op.create_index(name, "runs", columns, sqlite_where=only)
 
     op.create_table(
         "run_events",

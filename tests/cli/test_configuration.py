@@ -9,7 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from downloader.cli import run as run_module
-from downloader.cli.options import FILE_KEYS, Command, Duration
+from downloader.cli.configuration import FILE_KEYS
+from downloader.cli.options import Command
+from downloader.cli.quantities import Duration
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from downloader.cli.options import read_configuration
+from downloader.cli.configuration import read_configuration
 from downloader.rules.states import State
 
 if TYPE_CHECKING:

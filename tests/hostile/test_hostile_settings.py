@@ -13,9 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from downloader.camb.client import ApiClient
-from downloader.cli import options
+from downloader.cli import configuration
 from downloader.cli import run as run_command
-from downloader.cli.options import FILE_KEYS
+from downloader.cli.configuration import FILE_KEYS
 from downloader.errors import ConfigurationError
 from downloader.rules.batching import Batch
 from downloader.service import Result
@@ -153,7 +153,7 @@ def test_paths_that_are_no_files(call: Caller) -> None:
 
 def test_a_pipe_that_nobody_writes_to(call: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that nobody writes to is not waited for without end."""
-    monkeypatch.setattr(options, "_PIPE_SECONDS", 0.2)
+    monkeypatch.setattr(configuration, "_PIPE_SECONDS", 0.2)
     os.mkfifo(call.folder / "pipe")
     answer = call("--config", call.folder / "pipe", "status")
     assert_told(answer, 2)

@@ -183,7 +183,7 @@ def test_no_take_over_of_another_run(output: Output) -> None:
 def test_several_parts_of_a_run(output: Output) -> None:
     """Of several parts that nobody holds one at most is gone on with, and the others go."""
     first = begun(output)
-    second = first.with_name(first.name.replace(first.name.split(".")[1], "abcdef"))
+    second = first.with_name(first.name.replace(first.name.split(".")[1], "abcdef012345"))
     second.write_bytes(DATA)
     assert len(parts_of(output)) == 2
     with closing(output.open_part(KEY, ETAG, 10**6)) as part:

@@ -1,0 +1,76 @@
+"""Durations and sizes on the command line."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, Final
+
+import click
+
+_SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
+
+_BYTES: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_SIZE: Final = re.compile(r"([0-9]{1,18})(?:([kmgt])b?)?", re.ASCII)
+_MOST_BYTES: Final = 2**60
+
+
+class Duration(click.ParamType[float]):
+    """A duration: seconds, or a number with s, m, h or d."""
+
+    name = "duration"
+
+    def __init__(self, minimum: float = 0.0, maximum: float = math.inf) -> None:
+        self._minimum = minimum
+        self._maximum = maximum
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """Return the duration in seconds."""
+        match = _DURATION.fullmatch(str(value).strip().lower())
+        if match is None:
+            self.fail(
+                f"{value!r} is not a duration: give seconds, or 90s, 5m, 24h, 2d.", param, ctx
+            )
+        seconds = float(match[1]) * _SECONDS[match[2]]
+        if not self._minimum <= seconds <= min(self._maximum, 10 * 365 * 86400.0):
+            self.fail(
+                f"{value!r} is out of range: at least {self._minimum:g} seconds, "
+                "at most ten years.",
+                param,
+                ctx,
+            )
+        return seconds
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes, or a number with K, M, G or T, which count in thousands as disks do."""
+
+    name = "size"
+
+    def __init__(self, minimum: int = 0) -> None:
+        self._minimum = minimum
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int:
+        """Return the size in bytes."""
+        match = _SIZE.fullmatch(str(value).strip().lower())
+        if match is None:
+            self.fail(f"{value!r} is not a size: give bytes, or 500M, 10G.", param, ctx)
+        size = int(match[1]) * _BYTES[match[2] or ""]
+        if not self._minimum <= size <= _MOST_BYTES:
+            self.fail(
+                f"{value!r} is out of range: at least {self._minimum}, less than an exabyte.",
+                param,
+                ctx,
+            )
+        return size
