@@ -25,6 +25,9 @@ class Event(NamedTuple):
     detail: str | None
 
 
+_RECORD = sa.insert(run_events)
+
+
 def record(
     connection: sa.Connection,
     now: datetime,
@@ -34,7 +37,7 @@ def record(
     if not transitions:
         return
     connection.execute(
-        sa.insert(run_events),
+        _RECORD,
         [
             {
                 "run_type": key.run_type,

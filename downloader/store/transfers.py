@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 
 import sqlalchemy as sa
 
 from downloader.failpoints import At, reach
 from downloader.rules.states import RunKey, State
-from downloader.rules.steps import NewUrl, Published, PutBack, TransferFailed, TryAgain
+from downloader.rules.steps import (
+    ExpiryStep,
+    NewUrl,
+    Published,
+    PutBack,
+    TransferFailed,
+    TransferStep,
+    TryAgain,
+)
 from downloader.store import events
 from downloader.store.schema import in_state, one_more, runs
+from downloader.store.transitions import (
+    BY_KEY,
+    NO_URL,
+    LeaseLostError,
+    carry_out,
+    held,
+    parameters,
+    statement,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from downloader.rules.steps import ExpiryStep, TransferStep
     from downloader.store.database import Database
     from downloader.store.leases import Owner
 
@@ -58,9 +74,41 @@ class Ready:
 
 
 _READY = in_state(State.READY)
-_DOWNLOADING = in_state(State.DOWNLOADING)
-_BY_KEY = (runs.c.run_type == sa.bindparam("key_type"), runs.c.run_id == sa.bindparam("key_id"))
-_HELD = (*_BY_KEY, _DOWNLOADING, runs.c.lease_owner == sa.bindparam("lease"))
+_HELD = held(State.DOWNLOADING)
+_FAILED: Final = {"state": State.FAILED.value, "next_attempt_at": None, **NO_URL}
+_RECORD: Final[dict[type[TransferStep], sa.Update]] = {
+    Published: statement(
+        Published,
+        _HELD,
+        {
+            "state": State.DONE.value,
+            "attempts": one_more(runs.c.attempts),
+            "error_code": None,
+            "error_message": None,
+            "done_at": sa.bindparam("now"),
+            **NO_URL,
+        },
+    ),
+    TryAgain: statement(
+        TryAgain, _HELD, {"state": State.READY.value, "attempts": one_more(runs.c.attempts)}
+    ),
+    NewUrl: statement(NewUrl, _HELD, {"state": State.PENDING.value, **NO_URL}),
+    PutBack: statement(PutBack, _HELD, {"state": State.READY.value}),
+    TransferFailed: statement(TransferFailed, _HELD, _FAILED),
+}
+_EXPIRE: Final[dict[type[ExpiryStep], sa.Update]] = {
+    NewUrl: statement(NewUrl, (*BY_KEY, _READY), {"state": State.PENDING.value, **NO_URL}),
+    TransferFailed: statement(TransferFailed, (*BY_KEY, _READY), _FAILED),
+}
+_NOTE = (
+    sa.update(runs)
+    .where(*_HELD)
+    .values(
+        etag=sa.bindparam("new_etag"),
+        bytes=sa.bindparam("new_bytes"),
+        updated_at=sa.bindparam("now"),
+    )
+)
 _DUE = (
     sa.select(
         runs.c.run_type,
@@ -79,15 +127,17 @@ _DUE = (
     .order_by(runs.c.url_expires_at.is_(None), runs.c.url_expires_at, runs.c.ready_at)
     .limit(sa.bindparam("most"))
 )
-_NOW = runs.c.next_attempt_at <= sa.bindparam("now")
+# A row of a table made anew without types may have a key that names no row.
+_NAMED = sa.func.typeof(runs.c.run_type) == "text"
+_NOW = sa.and_(runs.c.next_attempt_at <= sa.bindparam("now"), _NAMED)
 _ONCE = sa.or_(
-    runs.c.next_attempt_at <= sa.bindparam("cutoff"),
+    sa.and_(runs.c.next_attempt_at <= sa.bindparam("cutoff"), _NAMED),
     # made ready since, and not tried yet
     sa.and_(_NOW, runs.c.next_attempt_at == runs.c.ready_at),
 )
 _CLAIM = (
     sa.update(runs)
-    .where(*_BY_KEY, _READY)
+    .where(*BY_KEY, _READY)
     .values(
         state=State.DOWNLOADING.value,
         next_attempt_at=None,
@@ -98,21 +148,34 @@ _CLAIM = (
 )
 
 
-def _may_be_taken(
-    now: datetime, cutoff: datetime | None
-) -> tuple[sa.ColumnElement[bool], dict[str, object]]:
-    """Return which ready runs may be taken up, and the values of that condition."""
+class _Looking(NamedTuple):
+    """The statements that look into the ready queue under one condition."""
+
+    first: sa.Select[Any]
+    waiting: sa.Select[Any]
+
+
+def _looking(condition: sa.ColumnElement[bool]) -> _Looking:
+    waiting = sa.select(sa.func.count()).select_from(runs).where(_READY, condition)
+    return _Looking(_DUE.where(condition), waiting)
+
+
+_LOOK_NOW = _looking(_NOW)
+_LOOK_ONCE = _looking(_ONCE)
+
+
+def _may_be_taken(now: datetime, cutoff: datetime | None) -> tuple[_Looking, dict[str, object]]:
+    """Return how to find the ready runs that may be taken up, and the values for it."""
     if cutoff is None:
-        return _NOW, {"now": now}
-    return _ONCE, {"now": now, "cutoff": cutoff}
+        return _LOOK_NOW, {"now": now}
+    return _LOOK_ONCE, {"now": now, "cutoff": cutoff}
 
 
 def count_ready(database: Database, now: datetime, cutoff: datetime | None = None) -> int:
     """Return how many runs wait with a URL for a worker: those that `claim_ready` would find."""
-    condition, values = _may_be_taken(now, cutoff)
-    waiting = sa.select(sa.func.count()).select_from(runs).where(_READY, condition)
+    looking, values = _may_be_taken(now, cutoff)
     with database.read() as connection:
-        return connection.scalar(waiting, values) or 0
+        return connection.scalar(looking.waiting, values) or 0
 
 
 def claim_ready(
@@ -124,42 +187,49 @@ def claim_ready(
     cutoff: datetime | None,
     lease_until: datetime,
     judge_expiry: Callable[[ReadyRun], ExpiryStep | None],
+    expected: bool = False,
 ) -> Ready:
     """Claim up to `most` ready runs, the earliest to expire first.
 
     `judge_expiry` says what becomes of a run whose URL is too old to be used, None where it
     can be used; such runs leave the queue in the same transaction. With a `cutoff` only
-    runs due by then, or made ready since and not tried yet, are looked at.
+    runs due by then, or made ready since and not tried yet, are looked at. Unless a run is
+    `expected` to wait, a look comes first: an idle worker looks often, and takes no lock for it.
     """
     claimed: list[ClaimedRun] = []
     history: list[tuple[RunKey, State, State, str, str | None]] = []
     expired = failed = 0
-    condition, values = _may_be_taken(now, cutoff)
-    query = _DUE.where(condition)
-    with database.read() as connection:  # an idle worker looks often, and takes no lock for it
-        if connection.execute(query, values | {"most": 1}).first() is None:
-            return Ready((), 0, 0)
+    looking, values = _may_be_taken(now, cutoff)
+    if not expected:
+        with database.read() as connection:
+            if connection.execute(looking.first, values | {"most": 1}).first() is None:
+                return Ready((), 0, 0)
     with database.write() as connection:
-        for row in connection.execute(query, values | {"most": most}).all():
-            run = _ready_run(row)
-            names = {"key_type": run.key.run_type, "key_id": run.key.run_id}
+        rows = connection.execute(looking.first, values | {"most": most}).all()
+        found = [_ready_run(row) for row in rows]
+        taken: list[dict[str, object]] = []
+        for run in found:
             step = judge_expiry(run)
             if step is None:
                 one = ClaimedRun(run, owner.new_lease())
-                taken = connection.execute(
-                    _CLAIM, names | {"lease": one.lease, "until": lease_until, "now": now}
-                )
-                if taken.rowcount == 0:  # its type is no text: nothing names this row
-                    continue
                 claimed.append(one)
                 history.append((run.key, State.READY, State.DOWNLOADING, "claimed", one.lease))
+                taken.append(
+                    {
+                        "key_type": run.key.run_type,
+                        "key_id": run.key.run_id,
+                        "lease": one.lease,
+                        "until": lease_until,
+                        "now": now,
+                    }
+                )
                 continue
-            connection.execute(
-                sa.update(runs).where(*_BY_KEY, _READY).values(_values(step, now)), names
-            )
+            connection.execute(_EXPIRE[type(step)], parameters(run.key, None, step, now))
             history.append((run.key, State.READY, *_told(step)))
             expired += isinstance(step, NewUrl)
             failed += isinstance(step, TransferFailed)
+        if taken:
+            connection.execute(_CLAIM, taken)
         events.record(connection, now, history)
     return Ready(tuple(claimed), expired, failed)
 
@@ -177,20 +247,48 @@ def record_transfers(
     False: the lease was lost (rescued, cancelled), nothing was written, and the file is not
     this worker's to publish or to remove.
     """
-    held: list[bool] = []
-    history: list[tuple[RunKey, State, State, str, str | None]] = []
-    with database.write() as connection:
-        for key, lease, step in outcomes:
-            statement = sa.update(runs).where(*_HELD).values(_values(step, now))
-            found = connection.execute(
-                statement, {"key_type": key.run_type, "key_id": key.run_id, "lease": lease}
-            )
-            held.append(found.rowcount == 1)
-            if found.rowcount == 1:
-                history.append((key, State.DOWNLOADING, *_told(step)))
-        events.record(connection, now, history)
-        reach(At.RECORD_WRITTEN)
-    return held
+    try:
+        with database.write() as connection:
+            _record_together(connection, outcomes, now)
+            reach(At.RECORD_WRITTEN)
+    except LeaseLostError:  # nothing of it is written: which of them it was shows one by one
+        with database.write() as connection:
+            recorded = [_record_one(connection, *outcome, now) for outcome in outcomes]
+            reach(At.RECORD_WRITTEN)
+        return recorded
+    return [True] * len(outcomes)
+
+
+def _record_together(
+    connection: sa.Connection, outcomes: Sequence[tuple[RunKey, str, TransferStep]], now: datetime
+) -> None:
+    """Record outcomes, all of them.
+
+    Raises:
+        LeaseLostError: a run among them is not held any more.
+
+    """
+    carry_out(
+        connection,
+        _RECORD,
+        [(type(step), parameters(key, lease, step, now)) for key, lease, step in outcomes],
+    )
+    events.record(
+        connection,
+        now,
+        [(key, State.DOWNLOADING, *_told(step)) for key, _, step in outcomes],
+    )
+
+
+def _record_one(
+    connection: sa.Connection, key: RunKey, lease: str, step: TransferStep, now: datetime
+) -> bool:
+    """Record one outcome; False where the run is not held any more."""
+    try:
+        _record_together(connection, [(key, lease, step)], now)
+    except LeaseLostError:
+        return False
+    return True
 
 
 def note_object(
@@ -205,66 +303,20 @@ def note_object(
 
     Returns False where the lease was lost.
     """
-    statement = sa.update(runs).where(*_HELD).values(etag=etag, bytes=total_bytes, updated_at=now)
     key = claim.run.key
     with database.write() as connection:
         found = connection.execute(
-            statement, {"key_type": key.run_type, "key_id": key.run_id, "lease": claim.lease}
+            _NOTE,
+            {
+                "key_type": key.run_type,
+                "key_id": key.run_id,
+                "lease": claim.lease,
+                "new_etag": etag,
+                "new_bytes": total_bytes,
+                "now": now,
+            },
         )
     return found.rowcount == 1
-
-
-_NO_URL = {"url": None, "url_expires_at": None}
-_NO_LEASE = {"lease_owner": None, "lease_expires_at": None}
-
-
-def _values(step: TransferStep, now: datetime) -> dict[str, object]:
-    """Return the columns that one step of a transfer sets."""
-    match step:
-        case Published():
-            values: dict[str, object] = _NO_URL | {
-                "state": State.DONE.value,
-                "location": step.location,
-                "bytes": step.bytes,
-                "sha256": step.sha256,
-                "audio_format": step.audio_format,
-                "etag": step.etag,
-                "attempts": one_more(runs.c.attempts),
-                "error_code": None,
-                "error_message": None,
-                "done_at": now,
-            }
-        case TryAgain():
-            values = {
-                "state": State.READY.value,
-                "attempts": one_more(runs.c.attempts),
-                "next_attempt_at": step.next_attempt_at,
-                "error_code": step.error_code,
-                "error_message": step.error_message,
-            }
-        case NewUrl():
-            values = _NO_URL | {
-                "state": State.PENDING.value,
-                "attempts": step.attempts,
-                "refreshes": step.refreshes,
-                "next_attempt_at": step.next_attempt_at,
-                "error_code": step.error_code,
-                "error_message": step.error_message,
-            }
-        case PutBack():
-            values = {"state": State.READY.value, "next_attempt_at": step.next_attempt_at}
-        case TransferFailed():
-            values = _NO_URL | {
-                "state": State.FAILED.value,
-                "next_attempt_at": None,
-                "attempts": step.attempts,
-                "refreshes": step.refreshes,
-                "error_code": step.error_code,
-                "error_message": step.error_message,
-            }
-        case _:
-            assert_never(step)
-    return values | _NO_LEASE | {"updated_at": now}
 
 
 def _told(step: TransferStep) -> tuple[State, str, str | None]:
