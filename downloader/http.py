@@ -1,26 +1,36 @@
-"""How both HTTP clients are made: nothing followed, nothing decoded, nothing remembered.
+"""How HTTP clients are made: nothing followed, nothing decoded, nothing remembered.
 
 The API's client and the storage's share these rules and nothing else: the one has the key, the
-other must never see it.
+other must never see it. What the environment says of proxies and certificates is read here, for
+clients of every make.
 """
 
 from __future__ import annotations
 
+import os
 import re
+import ssl
 import threading
 import time
 from http.cookiejar import CookieJar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import certifi
 import httpcore
 import httpx
+from httpx._utils import URLPattern, get_environment_proxies
 
 from downloader import __version__
 from downloader.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Iterable, Mapping
+
+REQUEST_HEADERS: Final = {
+    "user-agent": f"downloader/{__version__}",
+    "accept-encoding": "identity",  # bytes are counted and hashed as they come
+}
+"""What every client says of itself."""
 
 _QUOTED_BYTES: Final = re.compile(r""":? (?:bytearray\()?b['"].*""", re.DOTALL)
 _WORDS_CHARACTERS: Final = 200
@@ -42,6 +52,8 @@ def make_client(
         ConfigurationError: the environment's proxy or TLS settings cannot be used.
 
     """
+    if proxies:
+        environment_proxies()
     try:
         client = httpx.Client(
             follow_redirects=False,
@@ -51,23 +63,85 @@ def make_client(
             limits=httpx.Limits(
                 max_connections=None, max_keepalive_connections=keepalive_connections
             ),
-            headers={
-                "user-agent": f"downloader/{__version__}",
-                "accept-encoding": "identity",  # bytes are counted and hashed as they come
-                **headers,
-            },
+            headers={**REQUEST_HEADERS, **headers},
             event_hooks={"response": [on_response]},
             cookies=_NoCookies(),
             mounts=None if proxies else dict.fromkeys(("all://", "http://", "https://")),
         )
-    except (ImportError, OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise ConfigurationError(
-            "The environment's proxy or TLS settings cannot be used "
-            f"({type(error).__name__}): check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY (http and https "
-            "proxies are supported), SSL_CERT_FILE and SSL_CERT_DIR."
-        ) from error
+    except _UNUSABLE as error:
+        raise _unusable_environment(error) from None  # a proxy has a password
     _keep_time(client)
     return client
+
+
+class Proxies:
+    """Which proxy the environment names for a URL, as httpx reads it."""
+
+    def __init__(self, of_pattern: Mapping[str, str | None]) -> None:
+        patterns = ((URLPattern(pattern), proxy) for pattern, proxy in of_pattern.items())
+        self._patterns = sorted(patterns, key=lambda one: one[0])  # the narrowest first
+
+    def of(self, url: str) -> str | None:
+        """Return the address of the proxy for a URL; None where it is asked directly."""
+        if not self._patterns:
+            return None
+        asked = httpx.URL(url)
+        return next((proxy for pattern, proxy in self._patterns if pattern.matches(asked)), None)
+
+
+def environment_proxies() -> Proxies:
+    """Return the proxies that the environment names.
+
+    Raises:
+        ConfigurationError: one of them cannot be used.
+
+    """
+    try:
+        found = get_environment_proxies()
+        for proxy in filter(None, found.values()):
+            url = httpx.Proxy(proxy).url
+            if not url.host or url.scheme not in ("http", "https"):
+                raise ValueError("no proxy of ours")
+        return Proxies(found)
+    except _UNUSABLE as error:
+        raise _unusable_environment(error) from None  # a proxy has a password
+
+
+class Authorities(NamedTuple):
+    """Where the certificates are of those who vouch for servers: a file, or else a folder."""
+
+    file: str | None
+    folder: str | None
+
+
+def environment_authorities() -> Authorities:
+    """Return whom to trust, by the rule that httpx has: SSL_CERT_FILE, SSL_CERT_DIR, certifi.
+
+    Raises:
+        ConfigurationError: the file that the environment names cannot be used.
+
+    """
+    if file := os.environ.get("SSL_CERT_FILE"):
+        try:
+            ssl.create_default_context(cafile=file)
+        except _UNUSABLE as error:
+            raise _unusable_environment(error) from None  # a proxy has a password
+        return Authorities(file, None)
+    if folder := os.environ.get("SSL_CERT_DIR"):
+        return Authorities(None, folder)
+    return Authorities(certifi.where(), None)
+
+
+# ssl.SSLError is an OSError.
+_UNUSABLE: Final = (httpx.InvalidURL, ImportError, OSError, ValueError)
+
+
+def _unusable_environment(error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        "The environment's proxy or TLS settings cannot be used "
+        f"({type(error).__name__}): check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY (http and https "
+        "proxies are supported), SSL_CERT_FILE and SSL_CERT_DIR."
+    )
 
 
 def expect_within(seconds: float | None) -> None:

@@ -21,6 +21,7 @@ from downloader.rules.answers import (
     Blocked,
     Finished,
     Forbidden,
+    NotYet,
     RetryLater,
     Suspect,
 )
@@ -30,11 +31,13 @@ from downloader.rules.expiry import url_expires_at
 from downloader.rules.states import RunKey
 from downloader.rules.steps import PollFailed, PollLater, PollStep
 from downloader.session import Mode
-from downloader.store import inspection, polling
+from downloader.store import inspection, pacing, polling
+from downloader.tempo import Tempo
 from downloader.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
 
     from downloader.camb.client import ApiClient
     from downloader.session import Session
@@ -57,8 +60,9 @@ class Inquiries:
     def __init__(self, session: Session, client: ApiClient) -> None:
         self._session = session
         self._client = client
-        self._throttle = Throttle()
+        self._throttle = Throttle(session.settings.api_requests_per_second)
         self._threads = anyio.CapacityLimiter(REQUESTS_AT_ONCE)
+        self.tempo = Tempo(session.settings.limits)
         self.key_is_good = False  # an answer has shown it, in this process
         self.last_failure: Trouble | None = None
         self._known_good: RunKey | None = None  # the API has answered for it
@@ -129,7 +133,9 @@ class Inquiries:
         if answer.unasked:
             _log.warning("api.unasked_runs", run_ids=answer.unasked)
         now = utc_now()
+        await self._learn(answer, batch, resolution, now)
         steps: list[tuple[RunKey, PollStep]] = []
+        spread = jitter()  # one for all of a batch: it is worth most when it stays together
         for run_id in batch.run_ids:
             run, verdict = resolution.runs[run_id], answer.verdicts[run_id]
             step = after_verdict(
@@ -138,7 +144,7 @@ class Inquiries:
                 submitted_at=run.submitted_at,
                 limits=session.settings.limits,
                 now=now,
-                jitter=jitter(),
+                delay_seconds=self.tempo.delay_seconds(run, now, spread),
                 clock_offset=session.clock_offset,
                 expires_at=url_expires_at(verdict.url) if isinstance(verdict, Finished) else None,
             )
@@ -146,6 +152,27 @@ class Inquiries:
         await self._record(steps, resolution)
         if any(isinstance(verdict, Finished) for verdict in answer.verdicts.values()):
             session.ready.set()
+
+    async def _learn(
+        self, answer: Answered, batch: Batch, resolution: _Resolution, now: datetime
+    ) -> None:
+        """Conclude from an answer what need not be asked just now, and what is worth asking."""
+        session = self._session
+        asked = [resolution.runs[run_id] for run_id in batch.run_ids]
+        finished = {
+            run.key for run in asked if not isinstance(answer.verdicts[run.key.run_id], NotYet)
+        }
+        for decided in self.tempo.read(asked, finished, now, resolution.lead):
+            if session.mode is Mode.ONCE:
+                continue  # asks for everything that is due
+            count = await session.in_thread(
+                pacing.put_off,
+                session.database,
+                decided,
+                max_poll_seconds=session.settings.limits.max_poll_seconds,
+                jitter=jitter(),
+            )
+            self.tempo.note_put_off(decided, count)
 
     async def _no_answer(self, answer: RetryLater, batch: Batch, resolution: _Resolution) -> None:
         """Put a batch off; nothing is known of its runs, and none is blamed."""
@@ -259,6 +286,7 @@ class _Resolution:
 
     def __init__(self, claimed: ClaimedBatch) -> None:
         self.lease = claimed.lease
+        self.lead = claimed.lead
         self.runs: dict[int, DueRun] = {run.key.run_id: run for run in claimed.runs}
         self.left = deque([claimed.batch])
         self.unjudged = set(self.runs)

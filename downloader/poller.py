@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -12,7 +13,7 @@ from downloader.failpoints import At, reach
 from downloader.inquiry import REQUESTS_AT_ONCE, Inquiries
 from downloader.rules.batching import MAX_BATCH, claim_size
 from downloader.session import Held, Mode
-from downloader.store import polling, transfers
+from downloader.store import pacing, past, polling, transfers
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,6 +30,9 @@ BACKLOG_PER_WORKER: Final = 2
 _LOOK_AGAIN_SECONDS: Final = 1.0
 """How soon runs submitted by another process are seen."""
 
+_LOOK_BACK_SECONDS: Final = 60.0
+"""How often the past is read anew."""
+
 
 class Poller:
     """Asks for results while the service runs."""
@@ -38,6 +42,7 @@ class Poller:
         self._inquiries = Inquiries(session, client)
         self._asking: dict[str, int] = {}  # runs of each batch under way, by lease
         self._scope = anyio.CancelScope()
+        self._look_back_at = float("-inf")
         self._no_room = False  # what was not claimed waits for workers, not for its time
 
     async def run(self) -> None:
@@ -106,6 +111,7 @@ class Poller:
     async def _claim(self) -> list[ClaimedBatch]:
         """Claim as many runs as the workers can soon use and requests are free for."""
         session, now = self._session, utc_now()
+        limits, once = session.settings.limits, session.mode is Mode.ONCE
         session.watch_clock()
         if session.clock.settling:
             self._no_room = True  # what is asked for just now looks as if nobody did
@@ -116,11 +122,12 @@ class Poller:
         waiting = await session.in_thread(
             transfers.count_ready, session.database, now, session.cutoff
         )
-        appetite = session.settings.concurrency * BACKLOG_PER_WORKER
+        appetite = session.concurrency.limit * BACKLOG_PER_WORKER
         room = appetite - waiting - sum(self._asking.values())
         self._no_room = free <= 0 or room <= 0
         if self._no_room:
             return []
+        await self._look_back()
         batches = await session.in_thread(
             polling.claim_due,
             session.database,
@@ -129,9 +136,21 @@ class Poller:
             most=claim_size(room, free * MAX_BATCH),
             now=now,
             cutoff=session.cutoff or now,
-            soon_seconds=session.settings.limits.min_poll_seconds,
+            soon_seconds=limits.min_poll_seconds if once else limits.max_poll_seconds,
             lease_until=session.lease_until(now),
+            too_young=None if once else self._inquiries.tempo.first_polls,
         )
+        while not once and free > len(batches) and room > sum(len(one.runs) for one in batches):
+            if (lead := self._inquiries.tempo.next_lead()) is None:
+                break
+            batches += await session.in_thread(
+                pacing.claim_near,
+                session.database,
+                session.owner,
+                lead,
+                now=now,
+                lease_until=session.lease_until(now),
+            )
         if batches:
             reach(At.POLL_CLAIMED)
         for one in batches:
@@ -139,6 +158,15 @@ class Poller:
             for run in one.runs:
                 session.hold(Held(run.key, one.lease))
         return batches
+
+    async def _look_back(self) -> None:
+        """Learn now and then from the database how long runs have taken, of whatever process."""
+        now = time.monotonic()
+        if now < self._look_back_at:
+            return
+        self._look_back_at = now + _LOOK_BACK_SECONDS
+        session = self._session
+        self._inquiries.tempo.past = await session.in_thread(past.past_durations, session.database)
 
     async def _may_probe(self) -> bool:
         """Wait until a blocked service is to be tried again; False where this call ends instead."""

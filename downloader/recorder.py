@@ -12,6 +12,8 @@ from downloader.failpoints import At, reach
 from downloader.store import transfers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from downloader.rules.states import RunKey
     from downloader.rules.steps import TransferStep
     from downloader.session import Session
@@ -22,6 +24,7 @@ class _Entry:
     key: RunKey
     lease: str
     step: TransferStep
+    then: Callable[[], None] | None = None
     held: bool = False
     recorded: anyio.Event = field(default_factory=anyio.Event)
 
@@ -34,9 +37,18 @@ class Recorder:
         self._waiting: list[_Entry] = []
         self._some = anyio.Event()
 
-    async def record(self, key: RunKey, lease: str, step: TransferStep) -> bool:
-        """Return once the outcome is committed; False where the lease was lost."""
-        entry = _Entry(key, lease, step)
+    async def record(
+        self,
+        key: RunKey,
+        lease: str,
+        step: TransferStep,
+        then: Callable[[], None] | None = None,
+    ) -> bool:
+        """Return once the outcome is committed; False where the lease was lost.
+
+        `then` is called, in a thread, when it is committed; it must not fail.
+        """
+        entry = _Entry(key, lease, step, then)
         self._waiting.append(entry)
         self._some.set()
         await entry.recorded.wait()
@@ -59,12 +71,16 @@ class Recorder:
         if not entries:
             return
         with anyio.CancelScope(shield=True):
-            outcomes = [(entry.key, entry.lease, entry.step) for entry in entries]
-            held = await self._session.in_thread(
-                transfers.record_transfers, self._session.database, outcomes, utc_now()
-            )
-        reach(At.RECORD_COMMITTED)
+            await self._session.in_thread(self._commit, entries)
         del self._waiting[: len(entries)]
+        for entry in entries:
+            entry.recorded.set()
+
+    def _commit(self, entries: Sequence[_Entry]) -> None:
+        outcomes = [(entry.key, entry.lease, entry.step) for entry in entries]
+        held = transfers.record_transfers(self._session.database, outcomes, utc_now())
+        reach(At.RECORD_COMMITTED)
         for entry, still_held in zip(entries, held, strict=True):
             entry.held = still_held
-            entry.recorded.set()
+            if still_held and entry.then is not None:
+                entry.then()  # here, since a way through a thread for each costs more than it does

@@ -22,6 +22,7 @@ from downloader.store import inspection
 from downloader.transfer.engine import Engine, Timing
 from downloader.transfer.files import DiskError
 from downloader.transfer.output import Output
+from downloader.transfer.rate_limit import LimitedEngine
 from downloader.transfer.room import Room
 from downloader.worker import Workers
 
@@ -37,6 +38,9 @@ _log = structlog.get_logger(__name__)
 
 _UNWIND_SECONDS: Final = 1.0
 """How long transfers that were cut off may take to notice; what is left then is abandoned."""
+
+_COUNTING_SHARE: Final = 50
+"""How many times as long as counting the unfinished runs took they are not counted again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,8 @@ async def serve(settings: Settings, database: Database, mode: Mode, reporter: Re
         _log.warning("runs.of_unknown_type", hint="nobody asks for them; see `downloader list`")
     client = ApiClient(settings.api_url, settings.api_key)
     engine = make_engine(settings)
+    if session.concurrency.rate_limit is not None:
+        engine = LimitedEngine(engine, session.concurrency.rate_limit)
     try:
         stopped = await _Service(session, client, engine, output, reporter).run()
     finally:
@@ -95,12 +101,31 @@ async def serve(settings: Settings, database: Database, mode: Mode, reporter: Re
 
 
 def make_engine(settings: Settings) -> Engine:
-    """Return the transfer engine."""
-    from downloader.transfer.httpx_engine import (  # noqa: PLC0415 - another engine would not need it
+    """Return the transfer engine: the one that is asked for, or the best there is.
+
+    Raises:
+        ConfigurationError: it cannot be had, or the environment's settings cannot be used.
+
+    """
+    timing = Timing(stall_seconds=settings.stall_seconds)
+    if settings.engine != "httpx":
+        try:
+            from downloader.transfer.curl_engine import CurlEngine  # noqa: PLC0415 - may be missing
+
+            return CurlEngine(timing, connections=settings.concurrency)
+        except ImportError as error:
+            missing = isinstance(error, ModuleNotFoundError) and error.name == "pycurl"
+            why = "it is not installed" if missing else f"it cannot be used ({error})"
+            if settings.engine == "curl":
+                raise ConfigurationError(
+                    f"--engine curl needs pycurl, and {why}: pip install 'downloader[curl]'."
+                ) from error
+            if not missing:
+                _log.warning("engine.curl_unusable", error=str(error), used="httpx")
+    from downloader.transfer.httpx_engine import (  # noqa: PLC0415 - only where it is needed
         HttpxEngine,
     )
 
-    timing = Timing(stall_seconds=settings.stall_seconds)
     return HttpxEngine(timing, connections=settings.concurrency)
 
 
@@ -122,7 +147,8 @@ class _Service:
         self._poller = Poller(session, client)
         self._workers = Workers(session, self._recorder, output, engine)
         self._stopped: str | None = None
-        self._unfinished = (float("-inf"), 0)  # when it was counted, and how many
+        self._unfinished = 0
+        self._count_again_at = float("-inf")
 
     async def run(self) -> str | None:
         """Run everything; return what ended it early, if anything did."""
@@ -141,6 +167,7 @@ class _Service:
             helpers.start_soon(rescuer.rescue, session)
             helpers.start_soon(housekeeping.sweep, session, self._output)
             helpers.start_soon(housekeeping.keep_log_short, session)
+            helpers.start_soon(session.concurrency.watch_memory)
             helpers.start_soon(self._report)
             async with anyio.create_task_group() as work:
                 helpers.start_soon(self._watch_signals, work.cancel_scope)
@@ -157,27 +184,27 @@ class _Service:
             await anyio.sleep(self._reporter.every_seconds)
 
     async def _count_unfinished(self) -> int:
-        """Count what is left at most once a second: among a million runs that takes a while."""
-        counted_at, left = self._unfinished
-        if time.monotonic() - counted_at > 1.0 or self._session.stopping.is_set():
-            left = await self._session.in_thread(
+        """Count what is left, as seldom as it takes long: among a million runs it does."""
+        began_at = time.monotonic()
+        if began_at >= self._count_again_at or self._session.stopping.is_set():
+            self._unfinished = await self._session.in_thread(
                 inspection.count_unfinished, self._session.database
             )
-            self._unfinished = (time.monotonic(), left)
-        return left
+            ended_at = time.monotonic()
+            self._count_again_at = ended_at + max(1.0, _COUNTING_SHARE * (ended_at - began_at))
+        return self._unfinished
 
     async def _show(self) -> None:
         session = self._session
-        held = list(session.held())
         trouble = session.trouble
         self._reporter.show(
             Snapshot(
                 done=session.tally.done,
                 failed=session.tally.failed,
                 unfinished=await self._count_unfinished(),
-                transferring=sum(one.guard is not None for one in held),
-                received_bytes=session.tally.received_bytes
-                + sum(one.received_bytes for one in held),
+                transferring=sum(one.guard is not None for one in session.held()),
+                concurrency=session.concurrency.limit,
+                received_bytes=session.received_bytes,
                 blocked=None if trouble is None else trouble.reason,
             )
         )

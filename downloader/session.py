@@ -14,6 +14,7 @@ import anyio.to_thread
 import structlog
 
 from downloader.clock import ClockWatch, utc_now
+from downloader.concurrency import AdaptiveConcurrency
 from downloader.errors import BusyDatabaseError, FullDatabaseError
 from downloader.gate import Gate
 from downloader.store.leases import Owner
@@ -110,6 +111,7 @@ class Session:
     room: Signal = field(default_factory=Signal)  # the poller may ask for more
     api: Gate = field(init=False)
     disk: Gate = field(init=False)
+    concurrency: AdaptiveConcurrency = field(init=False)
     _held: dict[tuple[RunKey, str], Held] = field(default_factory=dict)
     _told_of_full_at: float = float("-inf")
     _threads: anyio.CapacityLimiter = field(
@@ -117,14 +119,20 @@ class Session:
     )
 
     def __post_init__(self) -> None:
-        """Make the two gates that the service has to pass."""
+        """Make the two gates that the service has to pass, and what says how wide they are."""
         self.api = Gate(self.database, "api", self.in_thread)
         self.disk = Gate(self.database, "disk", self.in_thread)
+        self.concurrency = AdaptiveConcurrency(self.settings)
 
     @property
     def trouble(self) -> Trouble | None:
         """Why the service cannot go on, None where it can."""
         return self.disk.trouble or self.api.trouble
+
+    @property
+    def received_bytes(self) -> int:
+        """How many bytes of files have arrived in this call."""
+        return self.tally.received_bytes + sum(one.received_bytes for one in self._held.values())
 
     @property
     def cutoff(self) -> datetime | None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 DEFAULT_API_URL: Final = "https://client.camb.ai/apis"
 
 
+DEFAULT_CONCURRENCY: Final = 16
+ENGINES: Final = ("auto", "httpx", "curl")
 DEFAULT_MIN_FREE_BYTES: Final = 500_000_000
 DEFAULT_MAX_FILE_BYTES: Final = 10_000_000_000
 
@@ -32,13 +34,16 @@ class Settings:
     output: Path
     api_key: str = field(repr=False)
     api_url: str = DEFAULT_API_URL
-    concurrency: int = 8
+    concurrency: int = DEFAULT_CONCURRENCY
     lease_seconds: float = 60.0
     grace_seconds: float = 30.0
     max_duration_seconds: float | None = None
     stall_seconds: float = 30.0
+    engine: str = "auto"
     min_free_bytes: int = DEFAULT_MIN_FREE_BYTES
     max_file_bytes: int = DEFAULT_MAX_FILE_BYTES
+    max_bytes_per_second: int | None = None
+    api_requests_per_second: float | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from typing import Final
 import anyio
 
 from downloader.rules.backoff import attempt_delay_seconds
+from downloader.rules.rates import booked_until
 
 _MOST_SECONDS: Final = 60.0
 """The longest pause of our own choice; a Retry-After may ask for more."""
@@ -17,18 +18,28 @@ class Throttle:
     """Holds every request back until it may go.
 
     Answers without use in a row slow the requests down more and more, so that an API that is
-    down is not hammered; the first useful one ends that.
+    down is not hammered; the first useful one ends that. At no time do more than `rate` a second
+    go out, where that is given (`--api-rate`).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rate: float | None = None) -> None:
+        self._rate = rate
+        self._booked_until = float("-inf")
         self._not_before = 0.0
         self.failures = 0
 
     async def wait(self, stopping: anyio.Event) -> None:
-        """Wait until a request may go, or the service stops."""
-        while not stopping.is_set() and (seconds := self._not_before - time.monotonic()) > 0:
+        """Wait until a request may go, and count it; or until the service stops."""
+        while not stopping.is_set() and (seconds := self._seconds_left()) > 0:
             with anyio.move_on_after(seconds):
                 await stopping.wait()
+        if self._rate is not None:  # nobody else was asked since the last look at the time
+            self._booked_until = booked_until(
+                self._booked_until, 1, rate=self._rate, now=time.monotonic()
+            )
+
+    def _seconds_left(self) -> float:
+        return max(self._not_before, self._booked_until) - time.monotonic()
 
     def succeeded(self) -> None:
         """Note a useful answer."""

@@ -45,7 +45,7 @@ _LOOK_AGAIN_SECONDS: Final = 0.5
 
 
 class Workers:
-    """Runs transfers, at most `concurrency` at a time."""
+    """Runs transfers, as many at a time as the session's `concurrency` allows."""
 
     def __init__(
         self, session: Session, recorder: Recorder, output: Output, engine: Engine
@@ -56,6 +56,7 @@ class Workers:
         self._engine = engine
         self._threads = anyio.CapacityLimiter(session.settings.concurrency)
         self._running = 0
+        self._more_expected = False  # the last claim got all that it asked for
 
     async def run(self, tasks: TaskGroup) -> None:
         """Take up transfers until this call has none left, or the service stops.
@@ -83,13 +84,16 @@ class Workers:
     async def _take_up(self, tasks: TaskGroup) -> int:
         """Claim as many runs as there are free workers; return how many."""
         session, now, asked_at = self._session, utc_now(), time.monotonic()
-        free = session.settings.concurrency - self._running
+        limit = session.concurrency.look(self._running, session.received_bytes)
+        wanted = free = limit - self._running
         await session.disk.look()
         if session.disk.trouble is not None:
+            session.concurrency.found(0, wanted=1)
             if self._running or not await self._may_probe():
                 return 0
             free = 1
         if free <= 0:
+            session.concurrency.found(0, wanted=0)
             return 0
         ready = await session.in_thread(
             transfers.claim_ready,
@@ -100,12 +104,15 @@ class Workers:
             cutoff=session.cutoff,
             lease_until=session.lease_until(now),
             judge_expiry=partial(self._judge_expiry, now=now),
+            expected=self._more_expected,
         )
+        self._more_expected = len(ready.claimed) + ready.expired + ready.failed == free
         session.tally.refreshed += ready.expired
         session.tally.failed += ready.failed
         if ready.expired or ready.failed:
             _log.info("urls.expired_before_use", runs=ready.expired + ready.failed)
             session.ready.set()  # there may be others behind them
+        session.concurrency.found(len(ready.claimed), wanted=wanted)
         if ready.claimed:
             reach(At.TRANSFER_CLAIMED)
         for claim in ready.claimed:
@@ -157,10 +164,10 @@ class Workers:
                 guard.cancel()
                 self._recorder.leave(key, claim.lease, PutBack(utc_now(), "interrupted"))
                 raise
-            recorded = await self._recorder.record(key, claim.lease, step)
-            if delivered is not None and recorded:
-                await session.in_thread(delivered.part.discard)
-            elif isinstance(step, TransferFailed) or not (recorded or await self._is_wanted(key)):
+            recorded = await self._recorder.record(
+                key, claim.lease, step, None if delivered is None else delivered.part.discard
+            )
+            if isinstance(step, TransferFailed) or not (recorded or await self._is_wanted(key)):
                 await session.in_thread(
                     self._output.discard_parts, {key}, proofs=not isinstance(step, TransferFailed)
                 )
@@ -209,12 +216,14 @@ class Workers:
         self, claim: ClaimedRun, step: TransferStep, *, recorded: bool, started: float
     ) -> None:
         """Count and tell an outcome."""
-        tally, log = self._session.tally, _log.bind(run_id=claim.run.key.run_id)
+        session, log = self._session, _log.bind(run_id=claim.run.key.run_id)
+        tally = session.tally
         if not recorded:
             log.warning("run.lease_lost")
             return
         match step:
             case Published():
+                session.concurrency.saved()
                 tally.done += 1
                 tally.bytes += step.bytes
                 log.info(
@@ -223,8 +232,9 @@ class Workers:
                     seconds=round(time.monotonic() - started, 3),
                     location=step.location,
                 )
-                await self._session.disk.passed(started)
+                await session.disk.passed(started)
             case TryAgain():
+                session.concurrency.failed(step.error_code, started)
                 tally.retried += 1
                 log.warning(
                     "run.attempt_failed", error_code=step.error_code, message=step.error_message
@@ -234,8 +244,9 @@ class Workers:
                 log.info(
                     "run.needs_new_url", error_code=step.error_code, message=step.error_message
                 )
-                self._session.room.set()
+                session.room.set()
             case TransferFailed():
+                session.concurrency.failed(step.error_code, started)
                 tally.failed += 1
                 log.warning("run.failed", error_code=step.error_code, message=step.error_message)
             case PutBack():

@@ -34,8 +34,11 @@ FILE_KEYS: Final = frozenset(
         "min-poll",
         "max-poll",
         "stall",
+        "engine",
         "min-free",
         "max-file-size",
+        "max-rate",
+        "api-rate",
         "type",
         "verbose",
     }

@@ -1,4 +1,4 @@
-"""Durations and sizes on the command line."""
+"""Durations, sizes and rates on the command line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import click
 
 _SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
+
+_RATE: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 
 _BYTES: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SIZE: Final = re.compile(r"([0-9]{1,18})(?:([kmgt])b?)?", re.ASCII)
@@ -74,3 +76,35 @@ class Size(click.ParamType[int]):
                 ctx,
             )
         return size
+
+
+class Rate(click.ParamType[float]):
+    """How often in a second: a plain number."""
+
+    name = "rate"
+
+    def __init__(self, minimum: float, maximum: float) -> None:
+        self._minimum = minimum
+        self._maximum = maximum
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """Return how often in a second."""
+        text = str(value).strip()
+        if _RATE.fullmatch(text) is None:
+            self.fail(
+                f"{value!r} is not a rate: give times a second, such as 2 or 0.5.", param, ctx
+            )
+        rate = float(text)
+        if not self._minimum <= rate <= self._maximum:
+            self.fail(
+                f"{value!r} is out of range: at least {self._minimum:g}, at most "
+                f"{self._maximum:g} a second.",
+                param,
+                ctx,
+            )
+        return rate

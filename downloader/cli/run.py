@@ -17,12 +17,14 @@ from downloader.cli.options import (
     output_option,
     verbose_option,
 )
-from downloader.cli.quantities import Duration, Size
+from downloader.cli.quantities import Duration, Rate, Size
 from downloader.rules.decisions import Limits
 from downloader.settings import (
     DEFAULT_API_URL,
+    DEFAULT_CONCURRENCY,
     DEFAULT_MAX_FILE_BYTES,
     DEFAULT_MIN_FREE_BYTES,
+    ENGINES,
     Settings,
 )
 
@@ -43,9 +45,19 @@ _DEFAULTS = Limits()
 @option(
     "--concurrency",
     type=click.IntRange(1, 256),
-    default=8,
+    default=DEFAULT_CONCURRENCY,
     show_default=True,
-    help="How many transfers at a time.",
+    help="The most transfers at a time; how many help is found out.",
+)
+@option(
+    "--max-rate",
+    type=Size(1000),
+    help="The most bytes a second for all transfers together, such as 10M.",
+)
+@option(
+    "--api-rate",
+    type=Rate(0.01, 1000),
+    help="The most requests a second to the API, such as 2 or 0.5.",
 )
 @option("--max-duration", type=Duration(0.1), help="Stop after this long, in peace.")
 @option(
@@ -81,14 +93,14 @@ _DEFAULTS = Limits()
     type=Duration(0.05),
     default=f"{_DEFAULTS.min_poll_seconds:g}s",
     show_default=True,
-    help="The first pause before asking for a run again; it grows from there.",
+    help="The shortest pause before asking for a run again; it grows with the run's age.",
 )
 @option(
     "--max-poll",
     type=Duration(0.05),
     default=f"{_DEFAULTS.max_poll_seconds:g}s",
     show_default=True,
-    help="The longest such pause.",
+    help="The longest such pause: each unfinished run is asked for at least so often.",
 )
 @option(
     "--lease",
@@ -112,6 +124,13 @@ _DEFAULTS = Limits()
     help="How long a transfer may go without a byte.",
 )
 @option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    default=ENGINES[0],
+    show_default=True,
+    help="What moves the bytes: curl is the faster, httpx always there; auto takes curl if it is.",
+)
+@option(
     "--min-free",
     type=Size(),
     default=f"{DEFAULT_MIN_FREE_BYTES // 10**6}M",
@@ -133,6 +152,8 @@ def run(
     once: bool,
     drain: bool,
     concurrency: int,
+    max_rate: int | None,
+    api_rate: float | None,
     max_duration: float | None,
     api_url: str,
     attempts: int,
@@ -143,6 +164,7 @@ def run(
     lease: float,
     grace: float,
     stall: float,
+    engine: str,
     min_free: int,
     max_file_size: int,
     output: Path | None,
@@ -171,8 +193,11 @@ def run(
         grace_seconds=grace,
         max_duration_seconds=max_duration,
         stall_seconds=stall,
+        engine=engine,
         min_free_bytes=min_free,
         max_file_bytes=max_file_size,
+        max_bytes_per_second=max_rate,
+        api_requests_per_second=api_rate,
         limits=Limits(
             attempts=attempts,
             refreshes=refreshes,

@@ -18,12 +18,16 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Where a service stands: what this call has finished, and what is left in the database."""
+    """Where a service stands: what this call has finished, and what is left in the database.
+
+    `transferring` runs are being saved, of `concurrency` that may be at a time just now.
+    """
 
     done: int
     failed: int
     unfinished: int
     transferring: int
+    concurrency: int
     received_bytes: int
     blocked: str | None
 
@@ -61,6 +65,7 @@ class LogLines:
             failed=snapshot.failed,
             unfinished=snapshot.unfinished,
             transferring=snapshot.transferring,
+            concurrency=snapshot.concurrency,
             received_bytes=snapshot.received_bytes,
         )
 
@@ -111,7 +116,8 @@ class Bars:
         failed = f", {snapshot.failed} failed" if snapshot.failed else ""
         blocked = f", blocked: {snapshot.blocked}" if snapshot.blocked else ""
         self._runs.set_postfix_str(
-            f"{snapshot.transferring} transferring{failed}{blocked}", refresh=False
+            f"{snapshot.transferring} of {snapshot.concurrency} transferring{failed}{blocked}",
+            refresh=False,
         )
         self._runs.n = finished
         self._bytes.n = snapshot.received_bytes

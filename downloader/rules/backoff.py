@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-POLL_FACTOR: Final = 1.6
-"""Gentler than 2: most runs finish within seconds, and a poll shared by five runs is cheap."""
+NO_ANSWER_FACTOR: Final = 1.6
+MAX_NO_ANSWER_DELAY_SECONDS: Final = 60.0
+"""An API that fails slows all requests down by itself; a run is not to suffer for it for long."""
 
 SPREAD: Final = 0.2
 """Delays are spread by ±20 %, so that runs submitted together are not for ever polled together."""
@@ -26,12 +27,14 @@ _MAX_EXPONENT: Final = 64
 """2**64 passes every maximum that makes sense, and no float overflows on the way."""
 
 
-def poll_delay_seconds(polls: int, minimum: float, maximum: float, jitter: float) -> float:
-    """Return the seconds to the next poll of a run that had `polls` answers before the last one.
+def no_answer_delay_seconds(polls: int, minimum: float, maximum: float, jitter: float) -> float:
+    """Return the seconds to the next poll of a run that was polled `polls` times before in vain.
 
-    `minimum` for none, then growing 1.6-fold; never below 0.8 `minimum`, never above `maximum`.
+    `minimum` for none, then growing 1.6-fold up to a minute; never below 0.8 `minimum`, never
+    above `maximum`.
     """
-    return _delay(polls, minimum, maximum, POLL_FACTOR, jitter)
+    most = max(minimum, min(maximum, MAX_NO_ANSWER_DELAY_SECONDS))
+    return _delay(polls, minimum, most, NO_ANSWER_FACTOR, jitter)
 
 
 def attempt_delay_seconds(attempts: int, jitter: float) -> float:

@@ -11,7 +11,7 @@ from downloader.rules.answer_body import UNREADABLE, UNUSABLE_URL
 from downloader.rules.answers import Failed, Finished, NotYet, Verdict
 from downloader.rules.backoff import (
     attempt_delay_seconds,
-    poll_delay_seconds,
+    no_answer_delay_seconds,
     refresh_delay_seconds,
 )
 from downloader.rules.expiry import EXPIRY_MARGIN_SECONDS, is_usable
@@ -52,7 +52,7 @@ class Limits:
     refreshes: int = 20
     give_up_after_seconds: float = 24 * 3600.0
     min_poll_seconds: float = 2.0
-    max_poll_seconds: float = 60.0
+    max_poll_seconds: float = 300.0
 
 
 class ProblemKind(StrEnum):
@@ -91,14 +91,15 @@ def after_verdict(
     submitted_at: datetime,
     limits: Limits,
     now: datetime,
-    jitter: float,
+    delay_seconds: float,
     clock_offset: timedelta,
     expires_at: datetime | None,
 ) -> PollStep:
     """Return what an answer about one run leads to.
 
-    `polls` counts the answers before this one. `expires_at` is the expiry as the URL tells
-    it, in the server's time; `clock_offset` is the server's clock less ours.
+    `polls` counts the answers before this one; after `delay_seconds` a run that is not finished
+    is asked for again. `expires_at` is the expiry as the URL tells it, in the server's time;
+    `clock_offset` is the server's clock less ours.
     """
     match verdict:
         case Finished():
@@ -123,10 +124,7 @@ def after_verdict(
             )
             if given_up is not None:
                 return given_up
-            delay = poll_delay_seconds(
-                polls, limits.min_poll_seconds, limits.max_poll_seconds, jitter
-            )
-            return PollLater(now + timedelta(seconds=delay), verdict.remote_status)
+            return PollLater(now + timedelta(seconds=delay_seconds), verdict.remote_status)
         case _:
             assert_never(verdict)
 
@@ -189,7 +187,7 @@ def after_no_answer(
     jitter: float,
 ) -> PollLater:
     """Return the step for a run whose batch got no usable answer: later, and no blame."""
-    delay = poll_delay_seconds(polls, limits.min_poll_seconds, limits.max_poll_seconds, jitter)
+    delay = no_answer_delay_seconds(polls, limits.min_poll_seconds, limits.max_poll_seconds, jitter)
     delay = max(delay, retry_after_seconds or 0.0)
     return PollLater(
         now + timedelta(seconds=delay), error_code=error_code, error_message=error_message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
@@ -15,11 +15,13 @@ from downloader.rules.states import RunKey, State
 from downloader.rules.steps import PollFailed, PollLater, UrlReceived
 from downloader.store import events
 from downloader.store.schema import in_state, one_more, runs
+from downloader.store.transitions import BY_KEY, NO_LEASE, held, parameters, statement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from datetime import datetime
 
+    from downloader.rules.pace import Lead
     from downloader.rules.steps import PollStep
     from downloader.store.database import Database
     from downloader.store.leases import Owner
@@ -42,41 +44,56 @@ class ClaimedBatch:
     batch: Batch
     lease: str
     runs: tuple[DueRun, ...]
+    lead: Lead | None = None
+    """Whose neighbours these are; None for runs that were due."""
 
 
-_COLUMNS = (
+COLUMNS = (
     runs.c.run_type,
     runs.c.run_id,
     runs.c.polls,
     runs.c.submitted_at,
     runs.c.next_attempt_at,
 )
-_PENDING = in_state(State.PENDING)
-_OF_TYPE = runs.c.run_type == sa.bindparam("of_type")
+PENDING = in_state(State.PENDING)
+OF_TYPE = runs.c.run_type == sa.bindparam("of_type")
+
+WINDOW: Final = 256
+"""Rows that are looked at for runs worth asking for before their time. What waits after an error,
+or for a new URL after a refused one, is not among these: it waits for its time."""
 
 # A claim moves `next_attempt_at` to its own end, so one whose holder died falls due by itself.
 _DUE = (
-    sa.select(*_COLUMNS)
-    .where(_PENDING, _OF_TYPE, runs.c.next_attempt_at <= sa.bindparam("cutoff"))
+    sa.select(*COLUMNS)
+    .where(PENDING, OF_TYPE, runs.c.next_attempt_at <= sa.bindparam("cutoff"))
     .order_by(runs.c.next_attempt_at)
     .limit(sa.bindparam("most"))
 )
-_SOON = (
-    sa.select(*_COLUMNS)
+_NEXT = (
+    sa.select(*COLUMNS, runs.c.lease_owner, runs.c.error_code)
     .where(
-        _PENDING,
-        _OF_TYPE,
+        PENDING,
+        OF_TYPE,
         runs.c.next_attempt_at > sa.bindparam("cutoff"),
         runs.c.next_attempt_at <= sa.bindparam("horizon"),
-        runs.c.lease_owner.is_(None),
     )
     .order_by(runs.c.next_attempt_at)
+    .limit(WINDOW)
+    .subquery("next")
+)
+_SOON = (
+    sa.select(*(_NEXT.c[column.name] for column in COLUMNS))
+    .where(
+        _NEXT.c.lease_owner.is_(None),
+        _NEXT.c.error_code.is_(None),
+        # Not one that was left alone because it is too young, or because others speak for it.
+        sa.or_(_NEXT.c.polls > 0, _NEXT.c.next_attempt_at <= _NEXT.c.submitted_at),
+    )
     .limit(sa.bindparam("most"))
 )
-_BY_KEY = (runs.c.run_type == sa.bindparam("key_type"), runs.c.run_id == sa.bindparam("key_id"))
 _CLAIM = (
     sa.update(runs)
-    .where(*_BY_KEY, _PENDING)
+    .where(*BY_KEY, PENDING)
     .values(
         lease_owner=sa.bindparam("lease"),
         lease_expires_at=sa.bindparam("until"),
@@ -85,17 +102,20 @@ _CLAIM = (
     )
 )
 
+_LEAVE = sa.update(runs).where(*BY_KEY, PENDING).values(next_attempt_at=sa.bindparam("until"))
+
+_EARLIEST = (
+    sa.select(runs.c.next_attempt_at)
+    .where(PENDING, OF_TYPE)
+    .order_by(runs.c.next_attempt_at)
+    .limit(1)
+)
+
 
 def next_due_at(database: Database, run_types: Iterable[str]) -> datetime | None:
     """Return when the next pending run falls due, None if none is pending."""
-    earliest = (
-        sa.select(runs.c.next_attempt_at)
-        .where(_PENDING, _OF_TYPE)
-        .order_by(runs.c.next_attempt_at)
-        .limit(1)
-    )
     with database.read() as connection:
-        found = [connection.scalar(earliest, {"of_type": name}) for name in run_types]
+        found = [connection.scalar(_EARLIEST, {"of_type": name}) for name in run_types]
     return min((moment for moment in found if moment is not None), default=None)
 
 
@@ -109,18 +129,29 @@ def claim_due(
     cutoff: datetime,
     soon_seconds: float,
     lease_until: datetime,
+    too_young: Callable[[Sequence[DueRun], datetime], Mapping[RunKey, datetime]] | None = None,
 ) -> list[ClaimedBatch]:
     """Claim up to `most` runs due at `cutoff`, the most overdue first, packed into batches.
 
     A batch that comes out short is filled up with runs due within `soon_seconds`, so a few
-    more than `most` may be claimed. Nobody else asks for them until `lease_until`.
+    more than `most` may be claimed. Nobody else asks for them until `lease_until`. Runs that
+    `too_young` names are left alone until the moment that it gives.
     """
     with database.write() as connection:
         due: list[DueRun] = []
         for name in run_types:
             found = connection.execute(_DUE, {"of_type": name, "cutoff": cutoff, "most": most})
-            due += [_due_run(row) for row in found]
+            due += [due_run(row) for row in found]
         due = sorted(due, key=attrgetter("next_attempt_at"))[:most]
+        if too_young is not None and (young := too_young(due, now)):
+            connection.execute(
+                _LEAVE,
+                [
+                    {"key_type": key.run_type, "key_id": key.run_id, "until": until}
+                    for key, until in young.items()
+                ],
+            )
+            due = [run for run in due if run.key not in young]
         soon: list[DueRun] = []
         for name in {run.key.run_type for run in due}:
             found = connection.execute(
@@ -132,40 +163,98 @@ def claim_due(
                     "most": MAX_BATCH - 1,
                 },
             )
-            soon += [_due_run(row) for row in found]
+            soon += [due_run(row) for row in found]
         by_key = {run.key: run for run in (*due, *soon)}
-        claimed = [
-            ClaimedBatch(
-                batch,
-                owner.new_lease(),
-                tuple(by_key[RunKey(batch.run_type, run_id)] for run_id in batch.run_ids),
+        return [
+            claim_batch(
+                connection,
+                owner,
+                [by_key[RunKey(batch.run_type, run_id)] for run_id in batch.run_ids],
+                now=now,
+                lease_until=lease_until,
             )
             for batch in plan([run.key for run in due], [run.key for run in soon])
         ]
-        for one in claimed:
-            connection.execute(
-                _CLAIM,
-                [
-                    {
-                        "key_type": run.key.run_type,
-                        "key_id": run.key.run_id,
-                        "lease": one.lease,
-                        "until": lease_until,
-                        "now": now,
-                    }
-                    for run in one.runs
-                ],
-            )
+
+
+def claim_batch(
+    connection: sa.Connection,
+    owner: Owner,
+    found: Sequence[DueRun],
+    *,
+    now: datetime,
+    lease_until: datetime,
+    lead: Lead | None = None,
+) -> ClaimedBatch:
+    """Claim the runs of one batch, all of one type."""
+    batch = Batch(found[0].key.run_type, tuple(run.key.run_id for run in found))
+    claimed = ClaimedBatch(batch, owner.new_lease(), tuple(found), lead)
+    connection.execute(
+        _CLAIM,
+        [
+            {
+                "key_type": run.key.run_type,
+                "key_id": run.key.run_id,
+                "lease": claimed.lease,
+                "until": lease_until,
+                "now": now,
+            }
+            for run in found
+        ],
+    )
     return claimed
 
 
-def _due_run(row: Sequence[Any]) -> DueRun:
+def due_run(row: Sequence[Any]) -> DueRun:
+    """Read a row of `COLUMNS`."""
     run_type, run_id, polls, submitted_at, next_attempt_at = row
     return DueRun(RunKey(run_type, run_id), polls, submitted_at, next_attempt_at)
 
 
-_HELD = (*_BY_KEY, _PENDING, runs.c.lease_owner == sa.bindparam("lease"))
-_NO_LEASE = {"lease_owner": None, "lease_expires_at": None}
+_HELD = held(State.PENDING)
+_WORD: Final[sa.ColumnElement[str]] = sa.func.coalesce(
+    sa.bindparam("new_remote_status"), runs.c.remote_status
+)
+_ASKED: Final = {"polls": one_more(runs.c.polls), "remote_status": _WORD}
+_URL_REFUSED: Final = runs.c.error_code == REFUSED
+_STATEMENTS: Final = {
+    UrlReceived: statement(
+        UrlReceived,
+        _HELD,
+        {
+            "state": State.READY.value,
+            "polls": one_more(runs.c.polls),
+            "next_attempt_at": sa.bindparam("now"),
+            "ready_at": sa.bindparam("now"),
+        },
+    ),
+    PollLater: statement(
+        PollLater,
+        _HELD,
+        {
+            **_ASKED,
+            # That the last URL was refused is remembered until there is another one.
+            "error_code": sa.case((_URL_REFUSED, REFUSED), else_=sa.bindparam("new_error_code")),
+            "error_message": sa.case(
+                (_URL_REFUSED, runs.c.error_message), else_=sa.bindparam("new_error_message")
+            ),
+        },
+    ),
+    PollFailed: statement(
+        PollFailed, _HELD, {**_ASKED, "state": State.FAILED.value, "next_attempt_at": None}
+    ),
+}
+_NOT_ASKED: Final = (
+    sa.update(runs)
+    .where(*_HELD)
+    .values(
+        {
+            **NO_LEASE,
+            "next_attempt_at": sa.bindparam("new_next_attempt_at"),
+            "updated_at": sa.bindparam("now"),
+        }
+    )
+)
 
 
 def record_polls(
@@ -176,16 +265,17 @@ def record_polls(
     A run whose claim was lost keeps what its new holder wrote.
     """
     history: list[tuple[RunKey, State, State, str, str | None]] = []
-    held: set[RunKey] = set()
+    still_held: set[RunKey] = set()
     with database.write() as connection:
         for key, step in steps:
-            statement = sa.update(runs).where(*_HELD).values(_values(step, now) | _NO_LEASE)
+            unasked = isinstance(step, PollLater) and not step.asked
             found = connection.execute(
-                statement, {"key_type": key.run_type, "key_id": key.run_id, "lease": lease}
+                _NOT_ASKED if unasked else _STATEMENTS[type(step)],
+                parameters(key, lease, step, now),
             )
             if found.rowcount == 0:
                 continue
-            held.add(key)
+            still_held.add(key)
             match step:
                 case UrlReceived():
                     history.append(
@@ -198,48 +288,4 @@ def record_polls(
                 case PollLater():
                     pass  # no change of state
         events.record(connection, now, history)
-    return held
-
-
-def _values(step: PollStep, now: datetime) -> dict[str, object]:
-    """Return the columns that one step of a poll sets."""
-    match step:
-        case UrlReceived():
-            return {
-                "state": State.READY.value,
-                "url": step.url,
-                "url_expires_at": step.url_expires_at,
-                "remote_status": step.remote_status,
-                "polls": one_more(runs.c.polls),
-                "next_attempt_at": now,
-                "ready_at": now,
-                "updated_at": now,
-            }
-        case PollLater(asked=True):
-            return {
-                "next_attempt_at": step.next_attempt_at,
-                "remote_status": sa.func.coalesce(step.remote_status, runs.c.remote_status),
-                "polls": one_more(runs.c.polls),
-                # That the last URL was refused is remembered until there is another one.
-                "error_code": sa.case(
-                    (runs.c.error_code == REFUSED, REFUSED), else_=step.error_code
-                ),
-                "error_message": sa.case(
-                    (runs.c.error_code == REFUSED, runs.c.error_message), else_=step.error_message
-                ),
-                "updated_at": now,
-            }
-        case PollLater():
-            return {"next_attempt_at": step.next_attempt_at, "updated_at": now}
-        case PollFailed():
-            return {
-                "state": State.FAILED.value,
-                "next_attempt_at": None,
-                "remote_status": sa.func.coalesce(step.remote_status, runs.c.remote_status),
-                "polls": one_more(runs.c.polls),
-                "error_code": step.error_code,
-                "error_message": step.error_message,
-                "updated_at": now,
-            }
-        case _:
-            assert_never(step)
+    return still_held

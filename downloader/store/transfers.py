@@ -100,6 +100,7 @@ _EXPIRE: Final[dict[type[ExpiryStep], sa.Update]] = {
     NewUrl: statement(NewUrl, (*BY_KEY, _READY), {"state": State.PENDING.value, **NO_URL}),
     TransferFailed: statement(TransferFailed, (*BY_KEY, _READY), _FAILED),
 }
+_WHETHER_HELD = sa.select(sa.literal(1)).select_from(runs).where(*_HELD)
 _NOTE = (
     sa.update(runs)
     .where(*_HELD)
@@ -127,11 +128,9 @@ _DUE = (
     .order_by(runs.c.url_expires_at.is_(None), runs.c.url_expires_at, runs.c.ready_at)
     .limit(sa.bindparam("most"))
 )
-# A row of a table made anew without types may have a key that names no row.
-_NAMED = sa.func.typeof(runs.c.run_type) == "text"
-_NOW = sa.and_(runs.c.next_attempt_at <= sa.bindparam("now"), _NAMED)
+_NOW = runs.c.next_attempt_at <= sa.bindparam("now")
 _ONCE = sa.or_(
-    sa.and_(runs.c.next_attempt_at <= sa.bindparam("cutoff"), _NAMED),
+    runs.c.next_attempt_at <= sa.bindparam("cutoff"),
     # made ready since, and not tried yet
     sa.and_(_NOW, runs.c.next_attempt_at == runs.c.ready_at),
 )
@@ -213,7 +212,6 @@ def claim_ready(
             if step is None:
                 one = ClaimedRun(run, owner.new_lease())
                 claimed.append(one)
-                history.append((run.key, State.READY, State.DOWNLOADING, "claimed", one.lease))
                 taken.append(
                     {
                         "key_type": run.key.run_type,
@@ -228,10 +226,20 @@ def claim_ready(
             history.append((run.key, State.READY, *_told(step)))
             expired += isinstance(step, NewUrl)
             failed += isinstance(step, TransferFailed)
-        if taken:
-            connection.execute(_CLAIM, taken)
+        if taken and connection.execute(_CLAIM, taken).rowcount != len(taken):
+            # Edited by hand: a type that is no text, or none that can be read, names no row.
+            claimed = [one for one in claimed if _is_held(connection, one)]
+        history += [
+            (one.run.key, State.READY, State.DOWNLOADING, "claimed", one.lease) for one in claimed
+        ]
         events.record(connection, now, history)
     return Ready(tuple(claimed), expired, failed)
+
+
+def _is_held(connection: sa.Connection, claim: ClaimedRun) -> bool:
+    key = claim.run.key
+    values = {"key_type": key.run_type, "key_id": key.run_id, "lease": claim.lease}
+    return connection.scalar(_WHETHER_HELD, values) is not None
 
 
 def _ready_run(row: Sequence[Any]) -> ReadyRun:

@@ -64,6 +64,7 @@ class Engine(Protocol):
         Raises:
             TransferError: the network failed, stalled or broke off, or a redirect is unusable.
             Interrupted: `guard` said stop.
+            DiskError: no more files, and so no connections, can be opened.
 
         """
 

@@ -8,6 +8,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import resource
 import secrets
 import stat
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -15,6 +16,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""What the operating system says where no more files can be opened."""
 
 READ_BYTES: Final = 1024 * 1024
 """How much of a file is read at a time, to hash it."""
@@ -44,15 +48,29 @@ def disk_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskError("disk_full", _why_full(folder, error.errno)) from error
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise DiskError(
-                "output_unusable",
-                "There are too many open files: allow more (ulimit -n), or lower --concurrency.",
-            ) from error
+        if error.errno in TOO_MANY_FILES:
+            raise too_many_files() from error
         raise DiskError(
             "output_unusable",
             f"The output folder {folder} cannot be written to: {error.strerror}.",
         ) from error
+
+
+def too_many_files() -> DiskError:
+    """Return what ends a transfer that can open neither file nor connection."""
+    return DiskError(
+        "output_unusable",
+        "There are too many open files: allow more (ulimit -n), or lower --concurrency.",
+    )
+
+
+def allow_files(wanted: int) -> None:
+    """Have this process be allowed so many open files, or as many as it may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(OSError, ValueError):  # some systems allow less than they say
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _why_full(folder: Path, number: int) -> str:
@@ -70,9 +88,10 @@ def _why_full(folder: Path, number: int) -> str:
 
 
 @contextlib.contextmanager
-def opened_folder(path: Path) -> Iterator[int]:
+def opened_folder(path: Path, *, may_be_link: bool = False) -> Iterator[int]:
     """Open a folder, not a link to one, so that what follows happens in it and nowhere else."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    follow = 0 if may_be_link else os.O_NOFOLLOW
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | follow | os.O_CLOEXEC)
     try:
         yield descriptor
     finally:

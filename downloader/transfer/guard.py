@@ -25,7 +25,7 @@ class Guard:
     def __init__(self, lease_seconds: float) -> None:
         self._lock = threading.Lock()
         self._wake: Callable[[], None] | None = None
-        self._cancelled = False
+        self._cancelled = threading.Event()
         self.extend(lease_seconds)
 
     def extend(self, lease_seconds: float) -> None:
@@ -35,26 +35,35 @@ class Guard:
     def cancel(self) -> None:
         """Tell the transfer to stop, and wake it where it waits for bytes."""
         with self._lock:
-            self._cancelled = True
+            self._cancelled.set()
             if self._wake is not None:
                 self._wake()
 
     @property
     def cancelled(self) -> bool:
         """Whether the transfer must stop."""
-        return self._cancelled or time.monotonic() >= self._ends_at
+        return self._cancelled.is_set() or time.monotonic() >= self._ends_at
 
     def check(self) -> None:
         """Raise `Interrupted` where the transfer must stop."""
         if self.cancelled:
             raise Interrupted
 
+    def pause(self, seconds: float) -> None:
+        """Wait so long; raise `Interrupted` as soon as the transfer must stop."""
+        over_at = time.monotonic() + seconds
+        self.check()
+        while (left := over_at - time.monotonic()) > 0:
+            # The lease may end meanwhile, or be extended.
+            self._cancelled.wait(min(left, max(0.0, self._ends_at - time.monotonic())))
+            self.check()
+
     @contextlib.contextmanager
     def waking(self, wake: Callable[[], None]) -> Iterator[None]:
         """Have `cancel` call `wake`, from its own thread, while this context lasts."""
         with self._lock:
             self._wake = wake
-            if self._cancelled:
+            if self._cancelled.is_set():
                 wake()
         try:
             yield

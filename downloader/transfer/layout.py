@@ -40,7 +40,7 @@ class Layout:
     @contextlib.contextmanager
     def opened(self, folder: Path) -> Iterator[int]:
         """Open a folder of saved files; the output folder itself may be a link to one."""
-        with opened_folder(folder.resolve() if folder == self.folder else folder) as descriptor:
+        with opened_folder(folder, may_be_link=folder == self.folder) as descriptor:
             yield descriptor
 
 

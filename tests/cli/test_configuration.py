@@ -55,7 +55,8 @@ def test_a_file_may_set_everything(
         f'database = "{tmp_path}/other.db"\noutput = "{tmp_path}/out"\n'
         'api-url = "https://example.com/apis"\nconcurrency = 2\nlease = 90\ngrace = "5s"\n'
         'max-duration = "1h"\nattempts = 3\nrefreshes = 4\ngive-up-after = "2d"\nmin_poll = 1.5\n'
-        'max_poll = "30s"\nstall = "10"\nmin-free = "2G"\nmax_file_size = 77\n'
+        'max_poll = "30s"\nstall = "10"\nengine = "httpx"\nmin-free = "2G"\nmax_file_size = 77\n'
+        'max-rate = "5M"\napi_rate = 0.5\n'
         'type = "tts"\nverbose = 1\n'
     )
     assert {line.partition(" ")[0].replace("_", "-") for line in config.read_text().split("\n")} - {
@@ -72,7 +73,9 @@ def test_a_file_may_set_everything(
     )
     assert (settings.concurrency, settings.lease_seconds, settings.grace_seconds) == (2, 90, 5)
     assert (settings.max_duration_seconds, settings.stall_seconds) == (3600, 10)
+    assert settings.engine == "httpx"
     assert (settings.min_free_bytes, settings.max_file_bytes) == (2 * 10**9, 77)
+    assert (settings.max_bytes_per_second, settings.api_requests_per_second) == (5 * 10**6, 0.5)
     limits = settings.limits
     assert (limits.attempts, limits.refreshes, limits.give_up_after_seconds) == (3, 4, 172_800)
     assert (limits.min_poll_seconds, limits.max_poll_seconds) == (1.5, 30)
@@ -156,6 +159,19 @@ def test_a_file_that_cannot_be_read(call: Caller) -> None:
         ["--concurrency", "0"],
         ["--concurrency", "1.5"],
         ["--concurrency", "257"],
+        ["--max-rate", "0"],
+        ["--max-rate", "-5M"],
+        ["--max-rate", "999"],
+        ["--max-rate", "fast"],
+        ["--max-rate", "1.5M"],
+        ["--api-rate", "0"],
+        ["--api-rate", "-1"],
+        ["--api-rate", "0.001"],
+        ["--api-rate", "1001"],
+        ["--api-rate", "1e2"],
+        ["--api-rate", "nan"],
+        ["--api-rate", "inf"],
+        ["--api-rate", ""],
         ["--attempts", "0"],
         ["--once", "--drain"],
         ["--max-poll", "1s", "--min-poll", "2s"],

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cli.calling import Caller
+from transfer.engines import ENGINES
 from transfer.wire import RawServer, Script
 
 from downloader.camb.client import ApiClient
 from downloader.store.migrate import open_database
 from downloader.transfer.engine import Timing
-from downloader.transfer.httpx_engine import HttpxEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from downloader.transfer.engine import Engine
 
 
 @pytest.fixture(autouse=True)
@@ -53,14 +55,14 @@ def make_client() -> Iterator[Callable[..., ApiClient]]:
         yield make
 
 
-@pytest.fixture
-def make_engine() -> Iterator[Callable[..., HttpxEngine]]:
-    """Make engines that are closed with the test: `make_engine(stall_seconds=0.3)`."""
+@pytest.fixture(params=ENGINES)
+def make_engine(request: pytest.FixtureRequest) -> Iterator[Callable[..., Engine]]:
+    """Make engines of each kind, closed with the test: `make_engine(stall_seconds=0.3)`."""
     with contextlib.ExitStack() as stack:
 
-        def make(stall_seconds: float = 30, connect_seconds: float = 10) -> HttpxEngine:
+        def make(stall_seconds: float = 30, connect_seconds: float = 10) -> Engine:
             timing = Timing(connect_seconds=connect_seconds, stall_seconds=stall_seconds)
-            engine = HttpxEngine(timing, connections=4)
+            engine = ENGINES[request.param](timing, 4)
             return stack.enter_context(contextlib.closing(engine))
 
         yield make

@@ -49,7 +49,7 @@ def assert_step(verdict: Verdict, server_date: str | None, polls: int, jitter: f
         submitted_at=NOW,
         limits=LIMITS,
         now=NOW,
-        jitter=jitter,
+        delay_seconds=jitter,
         clock_offset=clock_offset(server_date, None, NOW) or timedelta(),
         expires_at=url_expires_at(verdict.url) if isinstance(verdict, Finished) else None,
     )
@@ -156,7 +156,7 @@ def test_clocks_that_disagree(server: datetime, expires_at: datetime | None, now
         submitted_at=now,
         limits=LIMITS,
         now=now,
-        jitter=0.5,
+        delay_seconds=2,
         clock_offset=offset,
         expires_at=expires_at,
     )

@@ -5,7 +5,6 @@ import itertools
 import json
 import threading
 import time
-from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,13 @@ from hostile.hostile_values import HEADER_VALUES, MB, PEAK, header_fields, run_p
 from hypothesis import given
 from hypothesis import strategies as st
 from transfer.bench import Bench
+from transfer.engines import ENGINES
 from transfer.wire import Peer, RawServer, answering, fetch, head, ok
 
 from downloader.rules import audio, resume
 from downloader.rules.decisions import ProblemKind
 from downloader.rules.http_values import MAX_FILE_BYTES
-from downloader.transfer.engine import Timing, TransferError
-from downloader.transfer.httpx_engine import HttpxEngine
+from downloader.transfer.engine import TransferError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +27,10 @@ if TYPE_CHECKING:
 
     from transfer.wire import Script
 
+    from downloader.transfer.engine import Engine
+
     Serve = Callable[[Script], RawServer]
-    MakeEngine = Callable[..., HttpxEngine]
+    MakeEngine = Callable[..., Engine]
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SECRET = "5ec2e7"
@@ -195,11 +196,11 @@ class Changing:
             peer.send(self.answer)
 
 
-def test_any_bytes_end_a_transfer() -> None:
+def test_any_bytes_end_a_transfer(make_engine: MakeEngine) -> None:
     """Whatever comes over the wire ends in a body or in a problem, told without the signature."""
     script = Changing()
-    timing = Timing(connect_seconds=5, stall_seconds=5)
-    with RawServer(script) as server, closing(HttpxEngine(timing, connections=2)) as engine:
+    engine = make_engine(stall_seconds=5, connect_seconds=5)
+    with RawServer(script) as server:
 
         @given(answer=wire_answers)
         def ask(answer: bytes) -> None:
@@ -243,11 +244,12 @@ def framed(framing: str, extra: list[str], lost: int) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def test_what_is_saved_is_the_file(tmp_path: Path) -> None:
+def test_what_is_saved_is_the_file(tmp_path: Path, make_engine: MakeEngine) -> None:
     """However an answer is framed and labelled, what is saved is the very file, or nothing is."""
     script = Changing()
     numbers = itertools.count()
-    with RawServer(script) as server, closing(HttpxEngine(Timing(), connections=2)) as engine:
+    engine = make_engine()
+    with RawServer(script) as server:
 
         @given(framing=framings, extra=extras, lost=st.integers(1, len(WAV) - 1))
         def save(framing: str, extra: list[str], lost: int) -> None:
@@ -281,7 +283,7 @@ def repeated(data: bytes, *, pause: float = 0.0, first: bytes = b"") -> Script:
 
 CHUNKED = head(200, transfer_encoding="chunked")
 ENDLESS: dict[str, tuple[Script, str]] = {
-    "interim answers": (repeated(head(100)), "stalled"),
+    "interim answers": (repeated(head(100)), "stalled or network"),  # libcurl takes so many
     "interim answers, slowly": (repeated(head(103), pause=0.05), "stalled"),
     "headers": (repeated(b"X-A: b\r\n", first=b"HTTP/1.1 200 OK\r\n"), "network"),
     "headers, slowly": (repeated(b"X", pause=0.05, first=b"HTTP/1.1 200 OK\r\nA: "), "stalled"),
@@ -298,10 +300,8 @@ def test_answers_without_end(serve: Serve, make_engine: MakeEngine, name: str) -
     begun = time.monotonic()
     with pytest.raises(TransferError) as raised:
         fetch(make_engine(stall_seconds=0.4, connect_seconds=0.4), serve(script).origin + "/x")
-    assert (raised.value.problem.kind, raised.value.problem.error_code) == (
-        ProblemKind.TRANSIENT,
-        code,
-    )
+    assert raised.value.problem.kind is ProblemKind.TRANSIENT
+    assert raised.value.problem.error_code in code.split(" or ")
     assert time.monotonic() - begun < 10
 
 
@@ -367,9 +367,9 @@ import json, sys
 from pathlib import Path
 from transfer.bench import Bench
 from downloader.transfer.engine import Timing, TransferError
-from downloader.transfer.httpx_engine import HttpxEngine
+from transfer.engines import ENGINES
 
-bench = Bench(HttpxEngine(Timing(), connections=2), Path(sys.argv[2]), sys.argv[1] + "/x")
+bench = Bench(ENGINES[sys.argv[3]](Timing(), 2), Path(sys.argv[2]), sys.argv[1] + "/x")
 bench.max_bytes = 60_000_000
 before = peak()
 try:
@@ -399,10 +399,11 @@ LARGE: dict[str, tuple[Script, str | None]] = {
 }
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", LARGE)
-def test_memory_of_large_bodies(tmp_path: Path, serve: Serve, name: str) -> None:
+def test_memory_of_large_bodies(tmp_path: Path, serve: Serve, name: str, engine: str) -> None:
     """A body of any size takes no more memory than a small one."""
     script, wanted = LARGE[name]
-    code, grown = json.loads(run_python(FETCH, serve(script).origin, str(tmp_path)))
+    code, grown = json.loads(run_python(FETCH, serve(script).origin, str(tmp_path), engine))
     assert code == wanted
     assert grown < 20 * MB

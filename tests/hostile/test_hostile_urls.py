@@ -2,34 +2,33 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from contextlib import closing
 from typing import TYPE_CHECKING
-from unittest import mock
+from urllib.parse import urlsplit
 
 import pytest
 from hostile.hostile_values import odd_urls
 from hypothesis import example, given
 from hypothesis import strategies as st
-from transfer.wire import Collected, RawServer, answering, fetch, head, ok
+from transfer.wire import Collected, RawServer, answering, fetch, head, ok, unused_port
 
 from downloader.rules.answer_body import Finished, is_usable_url, verdict_of
 from downloader.rules.decisions import ProblemKind
 from downloader.rules.expiry import url_expires_at
 from downloader.rules.hosts import Reach, may_redirect, reach_of
 from downloader.rules.redaction import clean_text, redact_text, redact_url
-from downloader.transfer.engine import Timing, TransferError
+from downloader.transfer.engine import TransferError
 from downloader.transfer.guard import Guard
-from downloader.transfer.httpx_engine import HttpxEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from transfer.wire import Script
+    from transfer.wire import Peer, Script
 
     from downloader.rules.decisions import Problem
+    from downloader.transfer.engine import Engine
 
     Serve = Callable[[Script], RawServer]
-    MakeEngine = Callable[..., HttpxEngine]
+    MakeEngine = Callable[..., Engine]
 
 SIGNATURE = "5ec2e7"
 
@@ -78,30 +77,30 @@ def test_what_the_api_itself_names(url: str) -> None:
     assert verdict_of({"output_url": url}) == Finished(url, None)
 
 
-def test_any_url_is_judged() -> None:
+def test_any_url_is_judged(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever stands in the place of a URL, asking for it ends in a problem, never an error."""
-    with (
-        closing(HttpxEngine(Timing(), connections=1)) as engine,
-        mock.patch("socket.create_connection", side_effect=OSError("unplugged")),
-    ):
+    # All roads lead to a proxy that is not there: no example asks anybody for anything.
+    monkeypatch.setenv("ALL_PROXY", f"http://127.0.0.1:{unused_port()}")
+    engine = make_engine()
 
-        @given(url=odd_urls)
-        @example("http://[")
-        @example("http://h/\r\nX: y")
-        @example("http://xn--/")
-        @example("http://h/" + "a" * 70_000)
-        def judge(url: str) -> None:
-            url_expires_at(url)
-            for shown in (redact_url(url), redact_text(url), clean_text(url)):
-                assert isinstance(shown, str)
-            with pytest.raises(TransferError) as raised:
-                engine.fetch(url, {}, Collected(), Guard(60))
-            problem = raised.value.problem
-            assert problem.error_code in ("unusable_url", "network")
-            assert (problem.kind is ProblemKind.TRANSIENT) == (problem.error_code == "network")
-            problem.error_message.encode()
+    @given(url=odd_urls)
+    @example("http://[")
+    @example("http://h/\r\nX: y")
+    @example("http://xn--/")
+    @example("http://h/" + "a" * 70_000)
+    @example("http://127%2e0.0.1/")
+    def judge(url: str) -> None:
+        url_expires_at(url)
+        for shown in (redact_url(url), redact_text(url), clean_text(url)):
+            assert isinstance(shown, str)
+        with pytest.raises(TransferError) as raised:
+            engine.fetch(url, {}, Collected(), Guard(60))
+        problem = raised.value.problem
+        assert problem.error_code in ("unusable_url", "network")
+        assert (problem.kind is ProblemKind.TRANSIENT) == (problem.error_code == "network")
+        problem.error_message.encode()
 
-        judge()
+    judge()
 
 
 # ---------------------------------------------------------------------------------- redirects
@@ -109,28 +108,27 @@ def test_any_url_is_judged() -> None:
 
 def redirected(
     serve: Serve, make_engine: MakeEngine, location: str, monkeypatch: pytest.MonkeyPatch
-) -> Problem:
-    """Ask a storage that is on the internet, as far as its name tells; return what came of it.
+) -> tuple[Problem, list[bytes]]:
+    """Ask a storage that is on the internet; return what came of it, and who else was asked.
 
-    Its name leads to this machine, and whatever else is asked for to nowhere.
+    All is asked for through a proxy, which knows that storage and nobody else.
     """
-    server = serve(answering(head(302, location=location, content_length="0")))
-    connect = socket.create_connection
+    asked: list[bytes] = []
 
-    def lead(
-        address: tuple[str, int],
-        timeout: float | None = None,
-        source_address: tuple[str, int] | None = None,
-    ) -> socket.socket:
-        if address[0] == "storage.example":
-            return connect(("127.0.0.1", server.port), timeout, source_address)
-        raise OSError("asked for " + address[0])
+    def proxy(peer: Peer) -> None:
+        while (request := peer.request()) is not None:
+            line = request.split(b"\r\n")[0]
+            if line.startswith(b"GET http://storage.example/x?"):
+                peer.send(head(302, location=location, content_length="0"))
+            else:
+                asked.append(line)
+                return
 
-    monkeypatch.setattr(socket, "create_connection", lead)
+    monkeypatch.setenv("ALL_PROXY", serve(proxy).origin)
     with pytest.raises(TransferError) as raised:
         fetch(make_engine(), f"http://storage.example/x?X-Amz-Signature={SIGNATURE}")
     assert SIGNATURE not in str(raised.value)
-    return raised.value.problem
+    return raised.value.problem, asked
 
 
 INSIDE = [
@@ -150,8 +148,9 @@ def test_redirects_into_our_network(
     serve: Serve, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, location: str
 ) -> None:
     """A storage on the internet cannot have us ask a host of our own network or machine."""
-    problem = redirected(serve, make_engine, location, monkeypatch)
+    problem, asked = redirected(serve, make_engine, location, monkeypatch)
     assert (problem.kind, problem.error_code) == (ProblemKind.WRONG_OBJECT, "unusable_redirect")
+    assert asked == []
     assert "private network" in problem.error_message
 
 
@@ -168,9 +167,10 @@ def test_redirects_on_the_internet(
     serve: Serve, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, location: str
 ) -> None:
     """A redirect from one host of the internet to another is followed."""
-    problem = redirected(serve, make_engine, location, monkeypatch)
+    problem, asked = redirected(serve, make_engine, location, monkeypatch)
     assert problem.error_code == "network"
-    assert "asked for" in problem.error_message
+    assert asked
+    assert (urlsplit(location).hostname or "?").encode() in asked[0]
 
 
 @pytest.mark.parametrize(
@@ -186,8 +186,9 @@ def test_redirects_that_lead_nowhere(
     serve: Serve, make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, location: str
 ) -> None:
     """Another scheme, credentials and impossible addresses are not followed."""
-    problem = redirected(serve, make_engine, location, monkeypatch)
+    problem, asked = redirected(serve, make_engine, location, monkeypatch)
     assert (problem.kind, problem.error_code) == (ProblemKind.WRONG_OBJECT, "unusable_redirect")
+    assert asked == []
 
 
 @pytest.mark.parametrize("location", ["/a b?c d", "/a\tb"])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from downloader.rules.backoff import (
     attempt_delay_seconds,
     disk_probe_delay_seconds,
-    poll_delay_seconds,
+    no_answer_delay_seconds,
     probe_delay_seconds,
     refresh_delay_seconds,
 )
@@ -18,9 +18,10 @@ jitters = st.floats(0, 1, exclude_max=True)
 
 
 @pytest.mark.parametrize(("polls", "seconds"), [(0, 2), (1, 3.2), (2, 5.12), (3, 8.192), (9, 60)])
-def test_polls(polls: int, seconds: float) -> None:
-    """Polls of a run grow 1.6-fold apart, up to the maximum."""
-    assert poll_delay_seconds(polls, 2, 60, EVEN) == pytest.approx(seconds)
+def test_no_answers(polls: int, seconds: float) -> None:
+    """Polls that get no answer grow 1.6-fold apart, up to a minute, whatever the maximum."""
+    assert no_answer_delay_seconds(polls, 2, 60, EVEN) == pytest.approx(seconds)
+    assert no_answer_delay_seconds(polls, 2, 300, EVEN) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -50,9 +51,11 @@ def test_probes_of_a_disk(probes: int, seconds: float) -> None:
 
 
 @given(polls=counts, minimum=st.floats(0.01, 60), extra=st.floats(0, 3600), jitter=jitters)
-def test_poll_delay_is_bounded(polls: int, minimum: float, extra: float, jitter: float) -> None:
+def test_no_answer_delay_is_bounded(
+    polls: int, minimum: float, extra: float, jitter: float
+) -> None:
     """No poll comes sooner than 0.8 of the minimum or later than the maximum."""
-    delay = poll_delay_seconds(polls, minimum, minimum + extra, jitter)
+    delay = no_answer_delay_seconds(polls, minimum, minimum + extra, jitter)
     assert minimum * 0.8 <= delay * (1 + 1e-12)
     assert delay <= minimum + extra
 

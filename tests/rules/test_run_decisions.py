@@ -51,7 +51,7 @@ def verdict_step(
         submitted_at=NOW - timedelta(seconds=age),
         limits=LIMITS,
         now=NOW,
-        jitter=0.5,
+        delay_seconds=2,
         clock_offset=timedelta(seconds=offset),
         expires_at=expires_at,
     )

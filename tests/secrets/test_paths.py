@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from transfer.engines import ENGINES
 from transfer.wire import Peer, RawServer
 from whole_tree import snapshot
 
@@ -21,7 +22,6 @@ from downloader.simulator.options import SimulatorOptions
 from downloader.simulator.server import Simulator
 from downloader.transfer.engine import Timing, TransferError
 from downloader.transfer.guard import Guard
-from downloader.transfer.httpx_engine import HttpxEngine
 from downloader.transfer.output import Output
 from downloader.transfer.transfer import Order, transfer
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from harness import MakeService, StartSimulator
+
+    from downloader.transfer.engine import Engine
 
 
 # ------------------------------------------------------------------ what a server may say
@@ -123,12 +125,12 @@ class Bench(NamedTuple):
 
     answers: Answers
     server: RawServer
-    engine: HttpxEngine
+    engine: Engine
     bodies: list[bytes]
 
 
-@pytest.fixture(scope="module")
-def bench() -> Iterator[Bench]:
+@pytest.fixture(scope="module", params=ENGINES)
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     """Give one storage and one engine to all the examples."""
     options = SimulatorOptions(min_size=1_000, max_size=2_000, audio_format="mixed")
     simulator = Simulator(options)
@@ -137,7 +139,7 @@ def bench() -> Iterator[Bench]:
     answers = Answers()
     with (
         RawServer(answers.script) as server,
-        contextlib.closing(HttpxEngine(Timing(stall_seconds=20), connections=2)) as engine,
+        contextlib.closing(ENGINES[request.param](Timing(stall_seconds=20), 2)) as engine,
     ):
         ogg = b"OggS\0\2" + bytes(20) + b"\1\x1e\1vorbis" + bytes(600)
         yield Bench(answers, server, engine, [*bodies.values(), ogg, b"<html>no</html>", b""])

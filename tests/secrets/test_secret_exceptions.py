@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 from spilling import API_KEY, signed, told_by
+from transfer.engines import ENGINES
 from transfer.wire import Collected, Peer, RawServer, Script, answering, head, ok, unused_port
 
 from downloader.camb.client import ApiClient
@@ -21,7 +22,6 @@ from downloader.store.migrate import open_database
 from downloader.store.schema import runs
 from downloader.transfer.engine import Timing, TransferError
 from downloader.transfer.guard import Guard, Interrupted
-from downloader.transfer.httpx_engine import HttpxEngine
 from downloader.transfer.output import Output
 from downloader.transfer.transfer import Order, transfer
 
@@ -64,12 +64,13 @@ ECHOES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+@pytest.mark.parametrize("kind", ENGINES)
 @pytest.mark.parametrize("form", ECHOES)
-def test_a_storage_that_echoes(secrets: Secrets, tmp_path: Path, form: str) -> None:
+def test_a_storage_that_echoes(secrets: Secrets, tmp_path: Path, form: str, kind: str) -> None:
     """A storage that sends the signed URL back, where no HTTP has it, does not get it shown."""
     with (
         RawServer(echo(ECHOES[form])) as server,
-        contextlib.closing(HttpxEngine(Timing(stall_seconds=10), connections=1)) as engine,
+        contextlib.closing(ENGINES[kind](Timing(stall_seconds=10), 1)) as engine,
     ):
         url = secrets.also(signed(f"{server.origin}/1.wav"))
         output = Output(tmp_path, "text-to-sound")
@@ -80,9 +81,11 @@ def test_a_storage_that_echoes(secrets: Secrets, tmp_path: Path, form: str) -> N
         with pytest.raises(TransferError) as raised:
             transfer(order, output, engine, Guard(60))
     assert secrets(told_by(raised.value)) == []
-    assert secrets(f"{order!r} {engine!r} {engine._client!r}") == []
+    held = list(vars(engine).values())
+    assert secrets(f"{order!r} {engine!r} {held!r}") == []
 
 
+@pytest.mark.parametrize("kind", ENGINES)
 @pytest.mark.parametrize(
     "address",
     [
@@ -98,31 +101,33 @@ def test_a_storage_that_echoes(secrets: Secrets, tmp_path: Path, form: str) -> N
         "1.wav",
     ],
 )
-def test_a_url_that_cannot_be_fetched(secrets: Secrets, address: str) -> None:
+def test_a_url_that_cannot_be_fetched(secrets: Secrets, address: str, kind: str) -> None:
     """Whatever is wrong with a URL, no error about it quotes its signature."""
     url = secrets.also(signed(address.format(port=unused_port())))
     with (
-        contextlib.closing(HttpxEngine(Timing(connect_seconds=5), connections=1)) as engine,
+        contextlib.closing(ENGINES[kind](Timing(connect_seconds=5), 1)) as engine,
         pytest.raises((TransferError, ValueError)) as raised,
     ):
         engine.fetch(url, {}, Collected(), Guard(60))
     assert secrets(told_by(raised.value)) == []
 
 
-def test_a_redirect_that_cannot_be_followed(secrets: Secrets) -> None:
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_redirect_that_cannot_be_followed(secrets: Secrets, kind: str) -> None:
     """An error about a redirect does not quote where it would have led."""
     target = secrets.also(signed("http://[::1/1.wav"))
     redirect = head(302, location=target, content_length="0")
     with (
         RawServer(answering(redirect)) as server,
-        contextlib.closing(HttpxEngine(Timing(), connections=1)) as engine,
+        contextlib.closing(ENGINES[kind](Timing(), 1)) as engine,
         pytest.raises(TransferError) as raised,
     ):
         engine.fetch(secrets.also(signed(server.origin + "/1.wav", 2)), {}, Collected(), Guard(60))
     assert secrets(told_by(raised.value)) == []
 
 
-def test_a_transfer_that_is_told_to_stop(secrets: Secrets) -> None:
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_transfer_that_is_told_to_stop(secrets: Secrets, kind: str) -> None:
     """The error that ends a transfer from outside quotes no URL either."""
     guard = Guard(600)
 
@@ -133,7 +138,7 @@ def test_a_transfer_that_is_told_to_stop(secrets: Secrets) -> None:
 
     with (
         RawServer(cut) as server,
-        contextlib.closing(HttpxEngine(Timing(), connections=1)) as engine,
+        contextlib.closing(ENGINES[kind](Timing(), 1)) as engine,
         pytest.raises(Interrupted) as raised,
     ):
         engine.fetch(secrets.also(signed(server.origin + "/1.wav")), {}, Collected(), guard)

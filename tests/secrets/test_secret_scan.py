@@ -285,6 +285,7 @@ def test_the_scan_finds_a_signature(
     fault = {"kind": "redirect"}
     simulator = watched(rules=[{"runs": "*", "where": "storage", "fault": fault, "times": 1}])
     service = loud_service(simulator)
+    service.settings = replace(service.settings, engine="httpx")
     service.submit(1, 2)
     service.run()
     assert telltale.name in listener.speakers

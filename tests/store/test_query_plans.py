@@ -8,8 +8,9 @@ import pytest
 import sqlalchemy as sa
 from store.driving import TYPE, at, key, published
 
+from downloader.rules.pace import Lead, PutOff
 from downloader.rules.steps import PollLater
-from downloader.store import control, inspection, leases, polling, transfers
+from downloader.store import control, inspection, leases, pacing, past, polling, transfers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +43,23 @@ def _plans(driver: Driver) -> Iterator[Plans]:
 
 def _claim_due(driver: Driver) -> None:
     driver.claim_due(most=6, soon=30)
+
+
+def _claim_near(driver: Driver) -> None:
+    for upwards in (False, True):
+        lead = Lead(key(110), upwards, strong=True, quiet_seconds=0, submitted_until=at(20))
+        assert pacing.claim_near(
+            driver.database, driver.owner, lead, now=at(20), lease_until=at(80)
+        )
+
+
+def _put_off(driver: Driver) -> None:
+    decided = PutOff(TYPE, at(-1), at(5), 100, at(30), at(5), at(60))
+    assert pacing.put_off(driver.database, decided, max_poll_seconds=300, jitter=0.5) > 0
+
+
+def _look_back(driver: Driver) -> None:
+    assert past.past_durations(driver.database)
 
 
 def _next_due(driver: Driver) -> None:
@@ -80,6 +98,9 @@ def _count_unfinished(driver: Driver) -> None:
     ("call", "indexes"),
     [
         (_claim_due, {"ix_runs_pending", "sqlite_autoindex_runs_1"}),
+        (_claim_near, {"sqlite_autoindex_runs_1"}),
+        (_put_off, {"ix_runs_pending", "sqlite_autoindex_runs_1"}),
+        (_look_back, {"sqlite_autoindex_runs_1"}),
         (_next_due, {"ix_runs_pending"}),
         (_claim_ready, {"ix_runs_ready", "sqlite_autoindex_runs_1"}),
         (_claim_ready_once, {"ix_runs_ready", "sqlite_autoindex_runs_1"}),

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from downloader.camb.run_types import DEFAULT_RUN_TYPE
+from downloader.clock import utc_now
+from downloader.rules.decisions import Limits
 from downloader.session import Mode
+from downloader.store.intake import submit
 
 if TYPE_CHECKING:
     from harness import MakeService, StartSimulator
@@ -87,6 +92,23 @@ def test_once_takes_what_is_due_and_ends(
     while service.run(Mode.ONCE).work_left:
         pass
     service.assert_saved(simulator, *range(1, 31))
+
+
+def test_once_asks_for_just_what_is_due(
+    start_simulator: StartSimulator, make_service: MakeService
+) -> None:
+    """`--once` asks for all that is due and for no run before its time, nor to fill a batch."""
+    simulator = start_simulator(
+        rules=[{"runs": "1-60", "where": "api", "fault": {"kind": "pending"}}]
+    )
+    service = make_service(simulator)
+    an_hour_ago = utc_now() - timedelta(hours=1)
+    submit(service.database, DEFAULT_RUN_TYPE, range(1, 61), an_hour_ago)
+    service.run(Mode.ONCE, limits=Limits())
+    service.submit(61)
+    assert service.run(Mode.ONCE, limits=Limits()).tally.done == 1
+    asked = simulator.stats()["api"]["asked_by_run"]
+    assert asked == {str(run_id): 1 for run_id in range(1, 62)}
 
 
 def test_run_types_apart(start_simulator: StartSimulator, make_service: MakeService) -> None:

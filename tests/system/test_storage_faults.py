@@ -83,8 +83,10 @@ def test_faults_that_pass(start_simulator: StartSimulator, make_service: MakeSer
     service.assert_saved(simulator, *ids)
     for run_id, name in by_id.items():
         [(attempts, refreshes)] = service.rows("attempts, refreshes", f"run_id = {run_id}")
-        expected = {"slow": (1, 0), "403": (1, 1)}.get(name, (2, 0))
-        assert (attempts, refreshes) == expected, f"{name}: {service.reasons(run_id)}"
+        expected = {"slow": {(1, 0)}, "403": {(1, 1)}}.get(name, {(2, 0)})
+        if name == "reset-headers":  # on a kept connection libcurl asks once more by itself
+            expected.add((1, 0))
+        assert (attempts, refreshes) in expected, f"{name}: {service.reasons(run_id)}"
     assert simulator.stats()["storage_requests_with_api_key"] == 0
 
 

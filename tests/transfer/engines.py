@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 from transfer.wire import Script, fetch
 
+from downloader.transfer.curl_engine import CurlEngine
 from downloader.transfer.engine import Engine, Timing, TransferError
 from downloader.transfer.httpx_engine import HttpxEngine
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 # One line an engine: each goes through the whole suite.
 ENGINES: dict[str, Callable[[Timing, int], Engine]] = {
     "httpx": lambda timing, connections: HttpxEngine(timing, connections=connections),
+    "curl": lambda timing, connections: CurlEngine(timing, connections=connections),
 }
 
 SECRET = "5ec2e7"

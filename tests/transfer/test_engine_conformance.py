@@ -163,6 +163,15 @@ def test_repeated_header(engine: Engine, serve: Serve) -> None:
     assert fetch(engine, server.origin + "/x").headers["x-a"] == "1, 2"
 
 
+def test_repeated_length(engine: Engine, serve: Serve) -> None:
+    """A length that is told twice, and alike, is one length."""
+    server = serve(
+        answering(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\ncontent-length: 4\r\n\r\nbody")
+    )
+    found = fetch(engine, server.origin + "/x")
+    assert (found.headers["content-length"], found.body) == ("4", b"body")
+
+
 def test_interim_answers(engine: Engine, serve: Serve) -> None:
     """Answers of the 100 class before the real one are passed over."""
     server = serve(answering(head(100) + head(103, link="</x>") + ok(BODY)))

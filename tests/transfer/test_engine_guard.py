@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
+import resource
 import threading
 import time
 import tracemalloc
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
+from harness import wait_until
 from transfer.wire import Collected, Peer, Script, answering, fetch, fields, head, ok
 
 from downloader.transfer import guard as guard_module
-from downloader.transfer.engine import Timing
+from downloader.transfer.engine import Timing, TransferError
+from downloader.transfer.files import DiskError, allow_files
 from downloader.transfer.guard import Guard, Interrupted
 
 if TYPE_CHECKING:
@@ -335,3 +341,130 @@ def test_small_chunks_make_no_large_one(engine: Engine, serve: Serve) -> None:
     bomb = bytes.fromhex("1f8b08000000000000ff") + b"\x00" * 1000
     server = serve(answering(ok(bomb, content_encoding="gzip")))
     assert fetch(engine, server.origin + "/x").body == bomb
+
+
+class Slow(Collected):
+    """A sink that takes its time, as one does that keeps to a rate or has a slow disk."""
+
+    def write(self, chunk: bytes) -> bool:
+        """Keep bytes, after a while."""
+        threading.Event().wait(1.2)
+        return super().write(chunk)
+
+
+@pytest.mark.parametrize(
+    "timing",
+    [
+        Timing(stall_seconds=1),
+        Timing(floor_bytes_per_second=100_000, floor_after_seconds=1),
+    ],
+    ids=["stall", "floor"],
+)
+def test_time_of_the_sink(make_engine: MakeEngine, serve: Serve, timing: Timing) -> None:
+    """What a sink takes for itself is no silence of the storage, nor does it make it slow."""
+    sink = Slow()
+
+    def took(size: int) -> bool:
+        return len(sink.received) == size
+
+    def pieces(peer: Peer) -> None:
+        peer.request()
+        peer.send(head(200, content_length="3"))
+        for taken in range(3):
+            wait_until(partial(took, taken))
+            peer.send(b"x")
+
+    assert fetch_into(make_engine(timing), serve(pieces).origin + "/x", sink) == b"xxx"
+
+
+def fetch_into(engine: Engine, url: str, sink: Collected) -> bytes:
+    """Fetch a URL into a sink; return what it has got."""
+    engine.fetch(url, {}, sink, Guard(600))
+    return sink.body
+
+
+def test_closed_while_transfers_run(make_engine: MakeEngine, serve: Serve) -> None:
+    """Closing an engine ends its idle connections; what runs ends well, or with a problem."""
+    finish = threading.Event()
+
+    def script(peer: Peer) -> None:
+        while (request := peer.request()) is not None:
+            if request.startswith(b"GET /idle"):
+                peer.send(ok(b"body"))
+            else:
+                peer.send(head(200, content_length="2"), b"x")
+                finish.wait(60)
+                peer.send(b"y")
+
+    engine = make_engine(Timing(stall_seconds=60))
+    server = serve(script)
+    with fetching(engine, server.origin + "/x", Guard(600)) as (outcome, sink):
+        assert sink.arrived.wait(SOON_SECONDS)
+        fetch(engine, server.origin + "/idle")
+        engine.close()
+        assert server.closed.acquire(timeout=SOON_SECONDS), "an idle connection was left open"
+        finish.set()
+        try:
+            outcome.result(SOON_SECONDS)
+        except TransferError as error:
+            assert error.problem.error_code == "network"  # noqa: PT017 - either outcome is right
+        else:
+            assert sink.body == b"xy"
+    assert server.closed.acquire(timeout=SOON_SECONDS), "a connection was left open"
+
+
+def test_descriptors_are_given_back(make_engine: MakeEngine, serve: Serve) -> None:
+    """Whatever becomes of its transfers, a closed engine holds no descriptor."""
+    process = psutil.Process()
+
+    def fails(peer: Peer) -> None:
+        peer.request()
+        peer.send(head(200, content_length="5"), b"x")
+
+    def use() -> None:
+        engine = make_engine(connections=2)
+        server = serve(fails)
+        with ThreadPoolExecutor(6) as pool:
+            for outcome in [pool.submit(fetch, engine, server.origin + "/x") for _ in range(12)]:
+                with pytest.raises(TransferError):
+                    outcome.result(60)
+        engine.close()
+        server.__exit__(None, None, None)
+
+    use()  # what is opened once for all
+    before = process.num_fds()
+    for _ in range(5):
+        use()
+    gc.collect()
+    assert process.num_fds() <= before
+
+
+def test_no_descriptors_are_left(make_engine: MakeEngine, serve: Serve) -> None:
+    """Where no more files can be opened it is the machine's trouble, not the storage's."""
+    server = serve(answering(ok(b"body")))
+    engine = make_engine()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits[1]))
+    try:
+        with pytest.raises(DiskError, match="ulimit -n"):
+            fetch(engine, server.origin + "/x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert fetch(engine, server.origin + "/x").body == b"body"
+
+
+def test_files_are_allowed_for() -> None:
+    """The limit on open files is raised to what is wanted, as far as it may be."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
+        allow_files(150)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (150, limits[1])
+        allow_files(120)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (150, limits[1])
+        allow_files(2**62)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 150
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -1,0 +1,82 @@
+"""Where a request goes: an address taken apart, and the one that a redirect leads to."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+from urllib.parse import quote, urljoin, urlsplit
+
+import httpx
+
+from downloader.rules.answer_body import is_usable_url
+from downloader.transfer.problems import unusable_redirect, unusable_url
+
+_UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f]")
+_MAX_CHARACTERS: Final = 65_536  # httpx's
+_ABSOLUTE: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_AS_IT_IS: Final = "".join(map(chr, range(33, 127)))
+
+
+class Address(NamedTuple):
+    """A URL, as every engine reads it."""
+
+    origin: str  # scheme, host and port; ASCII
+    host: str  # ASCII, without brackets
+    target: str  # what goes into the request line; ASCII
+
+
+def address_of(url: str) -> Address:
+    """Take a URL apart.
+
+    Raises:
+        TransferError: it is none, or not of http or https.
+
+    """
+    if len(url) > _MAX_CHARACTERS or _UNPRINTABLE.search(url):
+        raise unusable_url("The URL is none that can be asked for.")
+    try:
+        parts = urlsplit(url)
+        # The origin alone: httpx would look at each character of a long signature, twice.
+        parsed = httpx.URL(f"{parts.scheme}://{parts.netloc}")
+        target = _target(url, parts.netloc)
+        host = parsed.raw_host.decode("ascii")
+    except (httpx.InvalidURL, ValueError):
+        raise unusable_url("The URL is none that can be asked for.") from None
+    if parsed.scheme not in ("http", "https"):
+        raise unusable_url("The URL is neither of http nor of https.")
+    # What some client unescapes leads elsewhere than we think; of an IPv6 address it is the zone.
+    if not host or ("%" in host and ":" not in host):
+        raise unusable_url("The URL's host name is none that can be looked up.")
+    return Address(f"{parsed.scheme}://{parsed.netloc.decode('ascii')}", host, target)
+
+
+def _target(url: str, netloc: str) -> str:
+    """Return what goes into the request line: path and query as given, non-ASCII escaped."""
+    _, _, after = url.partition("://")
+    rest = after[len(netloc) :].partition("#")[0]
+    if not rest.startswith("/"):
+        rest = "/" + rest
+    # Every ASCII character stays as it is; a raw non-ASCII one cannot go into a request line.
+    return quote(rest, safe=_AS_IT_IS)
+
+
+def redirected(url: str, location: str) -> str:
+    """Return the URL that a redirect leads to, byte for byte where it stands alone.
+
+    Raises:
+        TransferError: it leads to where we do not go.
+
+    """
+    location = location.replace(" ", "%20")  # not allowed, seen, and meant so
+    try:
+        if _ABSOLUTE.match(location):
+            target = location
+        elif location.startswith("/") and not location.startswith("//"):
+            target = "{}://{}".format(*urlsplit(url)) + location
+        else:
+            target = urljoin(url, location)
+        if is_usable_url(target):
+            return target
+    except ValueError:  # brackets, port or host make no sense
+        pass
+    raise unusable_redirect("only http and https are, without credentials")

@@ -1,0 +1,89 @@
+"""The engine on libcurl: the faster one, used wherever pycurl is installed."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Final
+
+from downloader.http import environment_authorities, environment_proxies
+from downloader.transfer.curl_library import pycurl
+from downloader.transfer.curl_session import Session
+from downloader.transfer.files import allow_files, too_many_files
+from downloader.transfer.redirects import follow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from downloader.transfer.addresses import Address
+    from downloader.transfer.engine import Sink, Timing
+    from downloader.transfer.guard import Guard
+
+
+_FILES_OF_A_TRANSFER: Final = 8  # part, folders, connection, and what libcurl wakes itself by
+_OTHER_FILES: Final = 128
+
+
+class CurlEngine:
+    """Transfers by sessions of libcurl, one for each transfer that is under way.
+
+    A session is lent to a transfer and taken back, so that connections outlive the threads that
+    come and go; at most `connections` are kept.
+
+    Raises:
+        ConfigurationError: the environment's proxy or TLS settings cannot be used.
+
+    """
+
+    name = "curl"
+
+    def __init__(self, timing: Timing, *, connections: int) -> None:
+        allow_files(connections * _FILES_OF_A_TRANSFER + _OTHER_FILES)
+        self._timing = timing
+        self._connections = connections
+        self._authorities = environment_authorities()
+        self._proxies = environment_proxies()
+        self._lock = threading.Lock()
+        self._idle: list[Session] = []  # the one used last is used next: its connection lives
+        self._closed = False
+
+    def close(self) -> None:
+        """Close idle connections; those in use are closed as their transfers end."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()
+
+    def fetch(self, url: str, headers: Mapping[str, str], sink: Sink, guard: Guard) -> None:
+        """GET `url` into `sink`; see `Engine.fetch`."""
+        with self._session() as session:
+
+            def request(url: str, address: Address) -> str | None:  # noqa: ARG001 - as `follow` calls it
+                return session.get(address, headers, self._proxies.of(address.origin), sink, guard)
+
+            follow(url, guard, request)
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[Session]:
+        """Lend an idle session, or a new one."""
+        with self._lock:
+            session = self._idle.pop() if self._idle else None
+        if session is None:
+            session = self._new_session()
+        try:
+            yield session
+        finally:
+            with self._lock:
+                room = len(self._idle) < self._connections
+                kept = room and not self._closed and not session.stuck
+                if kept:
+                    self._idle.append(session)
+            if not kept:
+                session.close()
+
+    def _new_session(self) -> Session:
+        try:
+            return Session(self._timing, self._authorities)
+        except (OSError, pycurl.error):  # libcurl needs a descriptor or two of its own
+            raise too_many_files() from None

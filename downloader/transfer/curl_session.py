@@ -1,0 +1,238 @@
+"""One handle of libcurl with the connections it keeps, used by one thread at a time.
+
+libcurl is driven through its multi interface by a loop of our own, rather than left to wait by
+itself: so a wait ends the moment that a guard says stop, be it for a name, a connection or a
+byte, and every time limit is ours, to the millisecond.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import select
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from downloader.http import REQUEST_HEADERS
+from downloader.transfer.curl_answer import Answer
+from downloader.transfer.curl_errors import failure_of
+from downloader.transfer.curl_library import pycurl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from downloader.http import Authorities
+    from downloader.transfer.addresses import Address
+    from downloader.transfer.engine import Sink, Timing
+    from downloader.transfer.guard import Guard
+
+BUFFER_BYTES: Final = 256 * 1024
+"""How much libcurl reads at a time, where a connection without TLS has as much."""
+
+_KEPT_CONNECTIONS: Final = 4  # of one handle: redirects lead to another host and back
+_SUPPRESS_CONNECT_HEADERS: Final = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, not named by pycurl
+_ONE: Final = (1).to_bytes(8, sys.byteorder)  # an eventfd takes numbers of 8 bytes
+_READABLE: Final = select.POLLIN | select.POLLHUP
+_BROKEN: Final = select.POLLERR | select.POLLNVAL
+
+
+class Session:
+    """Makes one request after another; `close` it in the end.
+
+    It is `stuck`, and to be closed, when it was left while it looked a name up: nothing ends
+    that, and libcurl waits for it before it frees what it has.
+    """
+
+    def __init__(self, timing: Timing, authorities: Authorities) -> None:
+        self._timing = timing
+        self._poll = select.poll()
+        self._timer_at: float | None = None
+        self.stuck = False
+        self._easy = pycurl.Curl()
+        self._multi = pycurl.CurlMulti()
+        # Last of what takes descriptors, of which there may be none left: the others free theirs.
+        self._woken, self._waker = _wake_pair()
+        self._poll.register(self._woken, select.POLLIN)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT_CONNECTIONS)
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+        for option, value in _OPTIONS.items():
+            self._easy.setopt(option, value)
+        self._easy.setopt(pycurl.CONNECTTIMEOUT_MS, math.ceil(timing.connect_seconds * 1000))
+        for file, folder in (
+            (pycurl.CAINFO, pycurl.CAPATH),
+            (pycurl.PROXY_CAINFO, pycurl.PROXY_CAPATH),
+        ):
+            _set_or_unset(self._easy, file, authorities.file)
+            _set_or_unset(self._easy, folder, authorities.folder)
+
+    def close(self) -> None:
+        """Close the connections; nobody may be using the session."""
+        if self.stuck:
+            threading.Thread(target=self._free, daemon=True).start()
+        else:
+            self._free()
+
+    def _free(self) -> None:
+        self._easy.close()
+        self._multi.close()
+        for end in {self._woken, self._waker}:
+            os.close(end)
+
+    def get(
+        self,
+        address: Address,
+        headers: Mapping[str, str],
+        proxy: str | None,
+        sink: Sink,
+        guard: Guard,
+    ) -> str | None:
+        """Make one request; return where it redirects to, None when the sink has the body.
+
+        Raises what the sink raises, and what `Engine.fetch` does.
+        """
+        self._aim(address, headers, proxy)
+        answer = Answer(sink, self._timing, guard)
+        with guard.waking(self._wake):
+            code = self._carry_out(answer)
+        try:
+            if answer.failure is not None:
+                raise answer.failure
+        finally:
+            answer.failure = None  # its traceback holds the answer, and with it the sink
+        guard.check()
+        if answer.location is not None:
+            return answer.location
+        if code != pycurl.E_OK and not answer.has_enough:
+            raise failure_of(code, self._easy, address.host, self._timing)
+        if not answer.begun:
+            raise failure_of(pycurl.E_GOT_NOTHING, self._easy, address.host, self._timing)
+        return None
+
+    def _aim(self, address: Address, headers: Mapping[str, str], proxy: str | None) -> None:
+        """Set what differs from request to request."""
+        # libcurl would tidy a URL up; this way it has no part that could be.
+        self._easy.setopt(pycurl.URL, address.origin + "/")
+        forwarded = proxy is not None and address.origin.startswith("http:")
+        target = address.origin + address.target if forwarded else address.target
+        self._easy.setopt(pycurl.REQUEST_TARGET, target)
+        lines = {"accept": "*/*"} | REQUEST_HEADERS | dict(headers)
+        self._easy.setopt(
+            pycurl.HTTPHEADER,
+            [f"{name}: {value}".encode("latin-1") for name, value in lines.items()],
+        )
+        self._easy.setopt(pycurl.PROXY, proxy or "")  # empty: not even what libcurl finds itself
+
+    def _carry_out(self, answer: Answer) -> int:
+        """Run the request to its end; return libcurl's code for it."""
+        self._easy.setopt(pycurl.PREREQFUNCTION, answer.on_connected)
+        self._easy.setopt(pycurl.HEADERFUNCTION, answer.on_header)
+        self._easy.setopt(pycurl.WRITEFUNCTION, answer.on_body)
+        self._multi.add_handle(self._easy)
+        try:
+            while self._step(answer):
+                pass
+            _, _, failed = self._multi.info_read()
+            return failed[0][1] if failed else pycurl.E_OK
+        finally:
+            # What is under way is cut off, and its connection closed.
+            self._multi.remove_handle(self._easy)
+            self.stuck = not answer.connected and not self._easy.getinfo(pycurl.NAMELOOKUP_TIME)
+            for callback in (pycurl.PREREQFUNCTION, pycurl.HEADERFUNCTION, pycurl.WRITEFUNCTION):
+                self._easy.setopt(callback, _ignore)
+
+    def _step(self, answer: Answer) -> bool:
+        """Wait for what comes next, and have libcurl deal with it; False when all is done."""
+        until = answer.check()
+        if self._timer_at is not None:
+            until = min(until, self._timer_at)
+        left = until - time.monotonic()
+        events = self._poll.poll(max(0, math.ceil(left * 1000)))
+        running = 1
+        for descriptor, event in events:
+            if descriptor == self._woken:
+                os.read(self._woken, 64)
+                continue
+            answer.heard()
+            _, running = self._multi.socket_action(descriptor, _actions(event))
+        if running and self._timer_at is not None and self._timer_at <= time.monotonic():
+            self._timer_at = None
+            _, running = self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        if answer.failure is None:
+            answer.hand_on()
+        return bool(running) and not answer.has_enough
+
+    def _wake(self) -> None:
+        """End the wait; called from another thread, while the session is in use."""
+        with contextlib.suppress(BlockingIOError):  # so full that it is woken anyway
+            os.write(self._waker, _ONE)
+
+    def _on_socket(self, event: int, descriptor: int, *_: object) -> None:
+        """Note what libcurl waits for on a descriptor."""
+        if event == pycurl.POLL_REMOVE:
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(descriptor)
+            return
+        wanted = select.POLLIN if event & pycurl.POLL_IN else 0
+        self._poll.register(descriptor, wanted | (select.POLLOUT if event & pycurl.POLL_OUT else 0))
+
+    def _on_timer(self, milliseconds: int) -> None:
+        """Note when libcurl wants to be called again, whatever comes."""
+        self._timer_at = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+
+
+_OPTIONS: Final[dict[int, int | str]] = {
+    pycurl.NOSIGNAL: 1,
+    pycurl.NOPROGRESS: 1,
+    pycurl.BUFFERSIZE: BUFFER_BYTES,
+    pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
+    pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_1_1,  # one connection serves one transfer
+    pycurl.HTTP09_ALLOWED: 0,
+    pycurl.FOLLOWLOCATION: 0,
+    pycurl.FAILONERROR: 0,
+    pycurl.NETRC: pycurl.NETRC_IGNORED,
+    pycurl.NOPROXY: "",  # who is asked directly is judged before
+    pycurl.PROXYAUTH: pycurl.HTTPAUTH_BASIC,
+    pycurl.HEADEROPT: pycurl.HEADER_SEPARATE,  # a proxy is not told what the storage is asked
+    _SUPPRESS_CONNECT_HEADERS: 1,
+    pycurl.SSL_VERIFYPEER: 1,
+    pycurl.SSL_VERIFYHOST: 2,
+    pycurl.SSLVERSION: pycurl.SSLVERSION_TLSv1_2,
+    pycurl.PROXY_SSL_VERIFYPEER: 1,
+    pycurl.PROXY_SSL_VERIFYHOST: 2,
+}
+
+
+def _wake_pair() -> tuple[int, int]:
+    """Open what a thread is woken by: where it waits, and where others write; maybe the same."""
+    if hasattr(os, "eventfd"):  # Linux; half the descriptors
+        one = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        return one, one
+    ends = os.pipe()
+    for end in ends:
+        os.set_blocking(end, False)
+    return ends
+
+
+def _set_or_unset(easy: pycurl.Curl, option: int, value: str | None) -> None:
+    if value is None:
+        easy.unsetopt(option)
+    else:
+        easy.setopt(option, value)
+
+
+def _actions(event: int) -> int:
+    """Return what an event of `poll` is in libcurl's words."""
+    return (
+        (pycurl.CSELECT_IN if event & _READABLE else 0)
+        | (pycurl.CSELECT_OUT if event & select.POLLOUT else 0)
+        | (pycurl.CSELECT_ERR if event & _BROKEN else 0)
+    )
+
+
+def _ignore(*_: object) -> int:
+    """Stand in for a callback between requests, so that no handle holds on to a sink."""
+    return 0

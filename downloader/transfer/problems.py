@@ -1,0 +1,69 @@
+"""What an engine may have to say of a transfer: the same words for the same trouble.
+
+None of them quotes what a peer has sent, nor any part of a URL but its host.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from downloader.rules.decisions import Problem, ProblemKind
+from downloader.transfer.engine import MAX_REDIRECTS, TransferError
+
+if TYPE_CHECKING:
+    from downloader.transfer.engine import Timing
+
+
+def broke_off(said: str) -> TransferError:
+    """Return what ends a transfer that the network, or the peer, broke off."""
+    return _transient("network", f"The transfer broke off: {said}.")
+
+
+def not_connected(timing: Timing) -> TransferError:
+    """Return what ends a transfer that got no connection in time."""
+    return _transient(
+        "network",
+        f"The storage did not take a connection in {timing.connect_seconds:g} seconds.",
+    )
+
+
+def stalled(timing: Timing) -> TransferError:
+    """Return what ends a transfer that waits for bytes in vain."""
+    return _transient("stalled", f"The storage sent no byte for {timing.stall_seconds:g} seconds.")
+
+
+def too_slow(timing: Timing, seconds: float) -> TransferError:
+    """Return what ends a transfer below the floor speed."""
+    return _transient(
+        "too_slow",
+        f"The transfer was slower than {timing.floor_bytes_per_second:.0f} bytes "
+        f"a second over {seconds:.0f} seconds.",
+    )
+
+
+def unusable_url(why: str) -> TransferError:
+    """Return what ends a transfer whose URL cannot be asked for; `why` is a sentence."""
+    return _wrong_object("unusable_url", why)
+
+
+def unusable_redirect(why: str) -> TransferError:
+    """Return what ends a transfer that was redirected to where we do not go."""
+    return _wrong_object(
+        "unusable_redirect",
+        f"The storage redirected to an address that is not followed: {why}.",
+    )
+
+
+def too_many_redirects() -> TransferError:
+    """Return what ends a transfer that is led on and on."""
+    return _wrong_object(
+        "too_many_redirects", f"The storage redirected more than {MAX_REDIRECTS} times."
+    )
+
+
+def _transient(code: str, message: str) -> TransferError:
+    return TransferError(Problem(ProblemKind.TRANSIENT, code, message))
+
+
+def _wrong_object(code: str, message: str) -> TransferError:
+    return TransferError(Problem(ProblemKind.WRONG_OBJECT, code, message))

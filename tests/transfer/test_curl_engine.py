@@ -1,0 +1,209 @@
+"""What the engine on libcurl promises beyond what every engine does."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from harness import wait_until
+from transfer.wire import Collected, Peer, answering, fetch, head, ok
+
+from downloader.rules.decisions import ProblemKind
+from downloader.transfer.curl_answer import MAX_HEADER_BYTES
+from downloader.transfer.curl_engine import CurlEngine
+from downloader.transfer.engine import Timing, TransferError
+from downloader.transfer.guard import Guard, Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from transfer.engines import Serve
+
+SOON_SECONDS = 10
+"""Far less than the engine's time-outs here, far more than waking a thread takes."""
+
+
+@pytest.fixture
+def engine() -> Iterator[CurlEngine]:
+    """Make an engine that by itself would wait for minutes."""
+    patient = Timing(connect_seconds=120, stall_seconds=120)
+    with contextlib.closing(CurlEngine(patient, connections=4)) as engine:
+        yield engine
+
+
+# ---------------------------------------------------------------------------------- cancelling
+
+
+def interrupted(engine: CurlEngine, url: str, reached: Callable[[], bool]) -> None:
+    """Fetch a URL, and tell the transfer to stop once it has got so far; it must, at once."""
+    guard = Guard(600)
+    with ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(engine.fetch, url, {}, Collected(), guard)
+        wait_until(reached)
+        guard.cancel()
+        with pytest.raises(Interrupted):
+            outcome.result(SOON_SECONDS)
+
+
+def test_cancel_while_connecting(engine: CurlEngine) -> None:
+    """A transfer that waits for a connection stops at once when it is told to."""
+    with contextlib.ExitStack() as stack:
+        # Nobody takes its connections, and its queue is full.
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listening.getsockname()
+        for _ in range(4):
+            one = stack.enter_context(socket.socket())
+            one.settimeout(0)
+            one.connect_ex(address)
+
+        def connecting() -> bool:
+            return any(
+                one.status == psutil.CONN_SYN_SENT and one.raddr == address
+                for one in psutil.Process().net_connections()
+                if one.laddr not in before
+            )
+
+        before = {one.laddr for one in psutil.Process().net_connections()}
+        interrupted(engine, f"http://127.0.0.1:{address[1]}/x", connecting)
+
+
+def test_cancel_in_the_handshake(engine: CurlEngine, serve: Serve) -> None:
+    """A transfer that waits for a TLS handshake stops at once when it is told to."""
+    server = serve(Peer.stall)
+    interrupted(engine, f"https://127.0.0.1:{server.port}/x", lambda: server.connections == 1)
+    assert server.deserted.wait(SOON_SECONDS), "the connection was left open"
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent"])
+def test_cancel_before_the_headers(engine: CurlEngine, serve: Serve, said: bytes) -> None:
+    """A transfer that waits for an answer, or for the rest of its head, stops at once."""
+
+    def silent(peer: Peer) -> None:
+        peer.request()
+        peer.send(said)
+        peer.stall()
+
+    server = serve(silent)
+    interrupted(engine, server.origin + "/x", lambda: len(server.requests) == 1)
+    assert server.deserted.wait(SOON_SECONDS), "the connection was left open"
+
+
+def test_cancel_in_a_tunnel(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transfer that waits for a proxy to open a tunnel stops at once."""
+
+    def silent(peer: Peer) -> None:
+        peer.request()
+        peer.stall()
+
+    proxy = serve(silent)
+    monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+    patient = Timing(connect_seconds=120, stall_seconds=120)
+    with contextlib.closing(CurlEngine(patient, connections=1)) as engine:
+        interrupted(engine, "https://storage.invalid/x", lambda: len(proxy.requests) == 1)
+
+
+def test_woken_for_nothing(engine: CurlEngine, serve: Serve) -> None:
+    """A transfer that is told to stop as it ends leaves no trace in the one after it."""
+    server = serve(answering(ok(b"body")))
+    for _ in range(20):
+        guard = Guard(600)
+
+        class Cancelling(Collected):
+            def write(self, chunk: bytes, guard: Guard = guard) -> bool:
+                guard.cancel()
+                return super().write(chunk)
+
+        with contextlib.suppress(Interrupted):
+            engine.fetch(server.origin + "/x", {}, Cancelling(), guard)
+        assert fetch(engine, server.origin + "/y").body == b"body"
+
+
+# -------------------------------------------------------------------------------------- answers
+
+
+def test_callbacks_that_raise_are_not_printed(
+    engine: CurlEngine, serve: Serve, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What a sink raises comes out of the transfer, and not on standard error."""
+
+    class Raising(Collected):
+        def write(self, chunk: bytes) -> bool:
+            raise ValueError(chunk)
+
+    server = serve(answering(ok(b"secret" * 100_000)))
+    with pytest.raises(ValueError, match="secret"):
+        engine.fetch(server.origin + "/x", {}, Raising(), Guard(60))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_redirect_without_a_body_keeps_the_connection(engine: CurlEngine, serve: Serve) -> None:
+    """A redirect within one origin that has no body costs no new connection."""
+    server = serve(answering(head(302, location="/y", content_length="0"), ok(b"body")))
+    assert fetch(engine, server.origin + "/x").body == b"body"
+    assert (server.connections, len(server.requests)) == (1, 2)
+
+
+def test_size_of_a_head(engine: CurlEngine, serve: Serve) -> None:
+    """A head may be of some size, and no more."""
+    line = b"X-A: " + b"a" * 993 + b"\r\n"
+    fits = (MAX_HEADER_BYTES - 1000) // len(line)
+
+    def answer(lines: int) -> bytes:
+        return b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n" + line * lines + b"\r\n"
+
+    server = serve(answering(answer(fits), answer(fits + 2)))
+    assert len(fetch(engine, server.origin + "/x").headers["x-a"]) > fits * 993
+    with pytest.raises(TransferError) as raised:
+        fetch(engine, server.origin + "/x")
+    assert raised.value.problem.kind is ProblemKind.TRANSIENT
+    assert "larger" in raised.value.problem.error_message
+
+
+def test_folded_header(engine: CurlEngine, serve: Serve) -> None:
+    """A header that goes on in the next line, as it once could, is one line for us."""
+    server = serve(answering(b"HTTP/1.1 200 OK\r\nX-A: 1\r\n\t 2\r\nContent-Length: 0\r\n\r\n"))
+    found = fetch(engine, server.origin + "/x").headers
+    assert found["x-a"].split() == ["1", "2"]
+    assert found["content-length"] == "0"
+
+
+def test_sessions_that_are_kept(serve: Serve) -> None:
+    """No more connections are kept than was said, however many were in use at once."""
+
+    def script(peer: Peer) -> None:
+        while peer.request() is not None:
+            peer.send(head(200, content_length="2"), b"x")
+            wait_until(lambda: len(server.requests) >= 5)
+            peer.send(b"y")
+
+    server = serve(script)
+    with (
+        contextlib.closing(CurlEngine(Timing(), connections=2)) as engine,
+        ThreadPoolExecutor(5) as pool,
+    ):
+        for outcome in [pool.submit(fetch, engine, server.origin + "/x") for _ in range(5)]:
+            assert outcome.result(60).body == b"xy"
+        for _ in range(3):
+            assert server.closed.acquire(timeout=SOON_SECONDS)
+        assert not server.closed.acquire(blocking=False)
+        assert len(engine._idle) == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("http://127%2e0.0.1/x", "unusable_url"),
+        ("http://a b/x", "unusable_url"),
+        ("ftp://127.0.0.1/x", "unusable_url"),
+        ("http://nobody.invalid/x", "network"),
+    ],
+)
+def test_hosts_that_nobody_has(engine: CurlEngine, url: str, code: str) -> None:
+    """A host goes to libcurl only in a form that it reads as we do."""
+    with pytest.raises(TransferError) as raised:
+        fetch(engine, url)
+    assert raised.value.problem.error_code == code
