@@ -183,6 +183,11 @@ class Database:
             )
         elif "full" in said or ("I/O" in said and self._has_no_room()):
             kind, advice = FullDatabaseError, "Make room on its disk."
+        elif "unable to open" in said:
+            advice = (
+                "Check the path, its permissions and the limit on open files (ulimit -n), "
+                "or name another with --database."
+            )
         elif "readonly" in said:
             advice = "The file or its folder may not be written to: check the permissions."
         return kind(f"The database {self.path} cannot be used: {said}. {advice}")

@@ -218,7 +218,7 @@ def test_too_few_open_files(program: Program, start_simulator: StartSimulator) -
     arguments = ("run", "--drain", "--concurrency", "64", "--min-free", "0", "--lease", "5s")
     with program.start(*arguments, preexec_fn=limited) as process:
         _, err = process.communicate()
-    assert process.returncode == 3
+    assert process.returncode in (2, 3), err  # 2 where it is the database that finds none left
     assert "ulimit -n" in err
     assert program.runs("failed") == []
     assert program("run", "--drain", "--concurrency", "8", "--min-free", "0").returncode == 0

@@ -193,8 +193,11 @@ class Storm:
         return [Variant(2), Variant(1)] if "changed" in kinds else [Variant()]
 
     def requests_a_claim(self, run_id: int) -> int:
-        """Return how often one claim may ask: redirects and contradictions ask again."""
-        again = {"redirect", "wrong-content-range", "no-etag", "weak-etag"}
+        """Return how often one claim may ask: redirects and contradictions ask again.
+
+        So does libcurl by itself, where a kept connection is reset before an answer.
+        """
+        again = {"redirect", "wrong-content-range", "no-etag", "weak-etag", "reset"}
         return 1 + sum(fault["kind"] in again for fault in self.faults.get(run_id, ()))
 
 

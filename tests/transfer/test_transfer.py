@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 LARGE = 3_000_000
 """Bytes of a file that is worth resuming."""
 CUT = 1_500_000
-IMPATIENT = Timing(stall_seconds=0.3, floor_bytes_per_second=100_000, floor_after_seconds=0.2)
+IMPATIENT = Timing(stall_seconds=1.0, floor_bytes_per_second=100_000, floor_after_seconds=0.2)
 
 EXPIRED, REFUSED = ProblemKind.EXPIRED, ProblemKind.REFUSED
 WRONG, TRANSIENT = ProblemKind.WRONG_OBJECT, ProblemKind.TRANSIENT
