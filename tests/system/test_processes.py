@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 
 
 MB = 1_000_000
+
+
+def part_sizes(program: Program) -> list[int]:
+    """Return how large the parts are just now; one that is being renamed is left out."""
+    sizes = []
+    for part in (program.output / ".partial").glob("*.part"):
+        with contextlib.suppress(FileNotFoundError):
+            sizes.append(part.stat().st_size)
+    return sizes
 
 
 def test_cron_is_silent(program: Program, start_simulator: StartSimulator) -> None:
@@ -71,18 +81,13 @@ def test_interrupted_then_resumed(
     simulator = start_simulator(min_size=8 * MB, max_size=9 * MB, bandwidth=4.0 * MB)
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     program.submit(range(1, 4))
-    parts = program.output / ".partial"
-
-    def sizes() -> list[int]:
-        return [part.stat().st_size for part in parts.glob("*.part")] if parts.exists() else []
-
     with program.start("run", "--drain", "--grace", "0") as process:
-        wait_until(lambda: len(sizes()) == 3 and min(sizes()) > 2 * MB, process)
+        wait_until(lambda: sum(size > 2 * MB for size in part_sizes(program)) == 3, process)
         process.send_signal(interrupt)
         _, err = process.communicate()
     assert process.returncode == 4
     assert f"stopped early ({interrupt.name}); runs are left" in err
-    assert len(sizes()) == 3
+    assert len(part_sizes(program)) == 3
     rows = program.query("SELECT state, lease_owner, attempts FROM runs")
     assert rows == [("ready", None, 0)] * 3
     simulator.set_options(type(simulator.options)(min_size=8 * MB, max_size=9 * MB))
@@ -92,7 +97,7 @@ def test_interrupted_then_resumed(
     program.assert_saved(simulator, range(1, 4))
     by_run = simulator.stats()["storage"]["by_run"]
     assert by_run == {str(run_id): {"full": 0, "ranged": 1} for run_id in range(1, 4)}
-    assert sizes() == []
+    assert part_sizes(program) == []
 
 
 def test_transfers_end_within_the_grace_time(
@@ -160,18 +165,14 @@ def test_killed_and_rescued(program: Program, start_simulator: StartSimulator) -
     simulator = start_simulator(min_size=3 * MB, max_size=3 * MB, bandwidth=1.0 * MB)
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     program.submit(range(1, 6))
-    parts = program.output / ".partial"
     with program.start("run", "--drain", "--lease", "1") as process:
-        wait_until(
-            lambda: parts.exists() and sum(p.stat().st_size > MB for p in parts.iterdir()) >= 3,
-            process,
-        )
+        wait_until(lambda: sum(size > MB for size in part_sizes(program)) >= 3, process)
         process.kill()
     simulator.set_options(type(simulator.options)(min_size=3 * MB, max_size=3 * MB))
     done = program("run", "--drain", "--lease", "1")
     assert done.returncode == 0, done.stderr
     program.assert_saved(simulator, range(1, 6))
-    assert list(parts.iterdir()) == []
+    assert part_sizes(program) == []
     reasons = {reason for (reason,) in program.query("SELECT reason FROM run_events")}
     assert "lease_ran_out" in reasons
 
