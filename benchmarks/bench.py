@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import services
 from benchmarks.audio import make_set
 from benchmarks.program import Program
-from benchmarks.rounds import Measured, Side, alternate, tell
+from benchmarks.rounds import Measured, Side, alternate, empty, tell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,4 +66,4 @@ class Bench:
             origin = storage.origin + (services.PACED if paced else "")
             with services.api(here / "api", origin, delay_seconds=delay_seconds) as api:
                 yield audio, storage, api
-        shutil.rmtree(here)
+        empty(here)

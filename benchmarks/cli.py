@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import signal
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from benchmarks import machine, report
 from benchmarks.bench import FULL, SMALL, Bench
 from benchmarks.errors import BenchmarkError
 from benchmarks.program import NAME, Program
-from benchmarks.rounds import tell
+from benchmarks.rounds import empty, tell
 from benchmarks.tables import markdown
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ def _measure(name: str, bench: Bench, version: str) -> Table | None:
         sys.stderr.write(f"benchmarks: {name}: {error}\n")
         return None
     finally:
-        _empty(bench.folder)
+        empty(bench.folder)  # the next one needs the disk
     # Tables of one page may be of several days.
     rounds = f"{bench.rounds} round{'s' if bench.rounds > 1 else ''}"
     when = f"{rounds}, {datetime.now(UTC):%Y-%m-%d}, downloader {version}."
@@ -147,15 +146,6 @@ def _measure(name: str, bench: Bench, version: str) -> Table | None:
     sys.stdout.write(f"\n### {group.title}\n\n{text}\n")
     sys.stdout.flush()
     return Table(rows, text)
-
-
-def _empty(folder: Path) -> None:
-    """Remove what a group has left: the next one needs the disk."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _programs(engines: Sequence[str]) -> tuple[Program, ...]:
