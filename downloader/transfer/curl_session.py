@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import select
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from downloader.bell import Bell
 from downloader.http import REQUEST_HEADERS
 from downloader.transfer.curl_answer import Answer
 from downloader.transfer.curl_errors import failure_of
@@ -34,7 +33,6 @@ BUFFER_BYTES: Final = 256 * 1024
 
 _KEPT_CONNECTIONS: Final = 4  # of one handle: redirects lead to another host and back
 _SUPPRESS_CONNECT_HEADERS: Final = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, not named by pycurl
-_ONE: Final = (1).to_bytes(8, sys.byteorder)  # an eventfd takes numbers of 8 bytes
 _READABLE: Final = select.POLLIN | select.POLLHUP
 _BROKEN: Final = select.POLLERR | select.POLLNVAL
 
@@ -54,8 +52,8 @@ class Session:
         self._easy = pycurl.Curl()
         self._multi = pycurl.CurlMulti()
         # Last of what takes descriptors, of which there may be none left: the others free theirs.
-        self._woken, self._waker = _wake_pair()
-        self._poll.register(self._woken, select.POLLIN)
+        self._bell = Bell()
+        self._poll.register(self._bell.descriptor, select.POLLIN)
         self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT_CONNECTIONS)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
@@ -79,8 +77,7 @@ class Session:
     def _free(self) -> None:
         self._easy.close()
         self._multi.close()
-        for end in {self._woken, self._waker}:
-            os.close(end)
+        self._bell.close()
 
     def get(
         self,
@@ -96,7 +93,7 @@ class Session:
         """
         self._aim(address, headers, proxy)
         answer = Answer(sink, self._timing, guard)
-        with guard.waking(self._wake):
+        with guard.waking(self._bell.ring):
             code = self._carry_out(answer)
         try:
             if answer.failure is not None:
@@ -147,28 +144,23 @@ class Session:
     def _step(self, answer: Answer) -> bool:
         """Wait for what comes next, and have libcurl deal with it; False when all is done."""
         until = answer.check()
-        if self._timer_at is not None:
-            until = min(until, self._timer_at)
-        left = until - time.monotonic()
-        events = self._poll.poll(max(0, math.ceil(left * 1000)))
-        running = 1
-        for descriptor, event in events:
-            if descriptor == self._woken:
-                os.read(self._woken, 64)
-                continue
-            answer.heard()
-            _, running = self._multi.socket_action(descriptor, _actions(event))
-        if running and self._timer_at is not None and self._timer_at <= time.monotonic():
+        now, timer_at = time.monotonic(), self._timer_at
+        if timer_at is not None and timer_at <= now:
             self._timer_at = None
             _, running = self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+        else:
+            if timer_at is not None:
+                until = min(until, timer_at)
+            running = 1
+            for descriptor, event in self._poll.poll(max(0, math.ceil((until - now) * 1000))):
+                if descriptor == self._bell.descriptor:
+                    self._bell.hush()
+                    continue
+                answer.heard()
+                _, running = self._multi.socket_action(descriptor, _actions(event))
         if answer.failure is None:
             answer.hand_on()
         return bool(running) and not answer.has_enough
-
-    def _wake(self) -> None:
-        """End the wait; called from another thread, while the session is in use."""
-        with contextlib.suppress(BlockingIOError):  # so full that it is woken anyway
-            os.write(self._waker, _ONE)
 
     def _on_socket(self, event: int, descriptor: int, *_: object) -> None:
         """Note what libcurl waits for on a descriptor."""
@@ -204,17 +196,6 @@ _OPTIONS: Final[dict[int, int | str]] = {
     pycurl.PROXY_SSL_VERIFYPEER: 1,
     pycurl.PROXY_SSL_VERIFYHOST: 2,
 }
-
-
-def _wake_pair() -> tuple[int, int]:
-    """Open what a thread is woken by: where it waits, and where others write; maybe the same."""
-    if hasattr(os, "eventfd"):  # Linux; half the descriptors
-        one = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        return one, one
-    ends = os.pipe()
-    for end in ends:
-        os.set_blocking(end, False)
-    return ends
 
 
 def _set_or_unset(easy: pycurl.Curl, option: int, value: str | None) -> None:

@@ -87,11 +87,16 @@ def _why_full(folder: Path, number: int) -> str:
     return f"The disk of {folder} is full: make room."
 
 
-@contextlib.contextmanager
-def opened_folder(path: Path, *, may_be_link: bool = False) -> Iterator[int]:
+def open_folder(path: Path, *, may_be_link: bool = False) -> int:
     """Open a folder, not a link to one, so that what follows happens in it and nowhere else."""
     follow = 0 if may_be_link else os.O_NOFOLLOW
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | follow | os.O_CLOEXEC)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | follow | os.O_CLOEXEC)
+
+
+@contextlib.contextmanager
+def opened_folder(path: Path, *, may_be_link: bool = False) -> Iterator[int]:
+    """Open a folder as `open_folder` does, for a while."""
+    descriptor = open_folder(path, may_be_link=may_be_link)
     try:
         yield descriptor
     finally:

@@ -28,6 +28,7 @@ class Output(Layout):
     def __init__(self, folder: Path, default_run_type: str, room: Room | None = None) -> None:
         super().__init__(folder, default_run_type)
         self.room = room if room is not None else Room(0, [self.folder])
+        self._left_behind: set[RunKey] | None = None  # by whoever was here before
 
     def prepare(self) -> None:
         """Create the folders, and see that they can be written to.
@@ -46,9 +47,16 @@ class Output(Layout):
                 )
                 os.unlink(probe, dir_fd=partial)
             self.room.check()
+            self._left_behind = self.runs_with_parts()
 
-    def open_part(self, key: RunKey, etag: str | None, total_bytes: int | None) -> Part:
+    def open_part(
+        self, key: RunKey, etag: str | None, total_bytes: int | None, *, untried: bool = False
+    ) -> Part:
         """Take over the part of the object that `etag` and `total_bytes` name, or begin one.
+
+        For a run that is `untried` none is looked for, which takes a walk through the folder,
+        unless it had one when `prepare` was called: a power cut takes the last commits, and so
+        the memory of what was begun, but with it every process.
 
         Raises:
             DiskError: the folder cannot be written to, or there is no room.
@@ -56,9 +64,13 @@ class Output(Layout):
         """
         with disk_errors(self.folder):
             self.room.check()
-            self._make_partial()  # somebody may have tidied it away
             wanted = None if etag is None else object_name(etag, total_bytes)
-            return Part(self, key, wanted)
+            new = untried and self._left_behind is not None and key not in self._left_behind
+            try:
+                return Part(self, key, wanted, new=new)
+            except FileNotFoundError:  # somebody has tidied the folder away
+                self._make_partial()
+                return Part(self, key, wanted, new=new)
 
     def _make_partial(self) -> None:
         with contextlib.suppress(FileExistsError):

@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import re
 import secrets
@@ -39,7 +40,7 @@ from downloader.transfer.files import (
     create_locked,
     hash_file,
     lock_existing,
-    opened_folder,
+    open_folder,
 )
 from downloader.transfer.layout import PARTIAL
 
@@ -69,24 +70,34 @@ class Part:
     """One part file, held by this process until `close`.
 
     `size` is what it holds, `head` its first bytes. Every method raises OSError as the
-    operating system does; callers wrap them in `disk_errors`.
+    operating system does; callers wrap them in `disk_errors`. A `new` one is begun without a look
+    for what there is.
     """
 
-    def __init__(self, layout: Layout, key: RunKey, wanted: ObjectName | None) -> None:
+    def __init__(
+        self, layout: Layout, key: RunKey, wanted: ObjectName | None, *, new: bool = False
+    ) -> None:
         self._layout = layout
         self._key = key
-        self._token = secrets.token_hex(6)
+        self._token = _new_token()
         self._object = _NO_OBJECT
         self._name: ObjectName | None = None
         self._hash = hashlib.sha256()
+        self._touched = False  # whether there may be bytes in it
         self.size = 0
         self.head = b""
-        with opened_folder(layout.folder / PARTIAL) as partial:
-            found = self._take_over(partial, wanted)
-            self._descriptor = found if found is not None else create_locked(self.name, partial)
+        self.linked = False
+        self._descriptor = -1
+        self._partial = open_folder(layout.folder / PARTIAL)
         try:
-            self.linked = os.fstat(self._descriptor).st_nlink > 1
-            if found is not None and not self.linked:
+            found = None if new else self._take_over(self._partial, wanted)
+            if found is None:
+                self._descriptor = create_locked(self.name, self._partial)
+                return
+            self._descriptor = found
+            self._touched = True
+            self.linked = os.fstat(found).st_nlink > 1
+            if not self.linked:
                 self._read_what_is_there()
         except OSError:
             self.close()
@@ -104,7 +115,14 @@ class Part:
 
     def _take_over(self, partial: int, wanted: ObjectName | None) -> int | None:
         """Take a part that nobody holds: one already published, else one of the wanted object."""
-        names = [name for name, key in parts_in(partial) if key == self._key]
+        mine = f"{self._key.run_type}-{self._key.run_id}."
+        names = [
+            name
+            for name in os.listdir(partial)
+            if name.startswith(mine) and part_of(name) == self._key
+        ]
+        if not names:
+            return None
         locks = [(lock_existing(name, partial), name) for name in names]
         # Without a lock: somebody may still be writing to it.
         free = [(descriptor, name) for descriptor, name in locks if descriptor is not None]
@@ -149,11 +167,13 @@ class Part:
 
     def restart(self) -> None:
         """Begin from zero, for an object not named yet."""
-        os.ftruncate(self._descriptor, 0)
-        os.lseek(self._descriptor, 0, os.SEEK_SET)
-        self._hash = hashlib.sha256()
-        self.size = 0
-        self.head = b""
+        if self._touched:
+            os.ftruncate(self._descriptor, 0)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            self._hash = hashlib.sha256()
+            self._touched = False
+            self.size = 0
+            self.head = b""
         self._name = None
         self._rename(_NO_OBJECT)
 
@@ -165,16 +185,18 @@ class Part:
     def _rename(self, digest: str) -> None:
         if digest == self._object:
             return
-        with opened_folder(self._layout.folder / PARTIAL) as partial:
-            before = self.name
-            self._object = digest
-            os.rename(before, self.name, src_dir_fd=partial, dst_dir_fd=partial)
+        before = self.name
+        self._object = digest
+        os.rename(before, self.name, src_dir_fd=self._partial, dst_dir_fd=self._partial)
 
     def write(self, chunk: bytes) -> None:
         """Append bytes; a full disk shows as a short write first, then as ENOSPC."""
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        self._touched = True
+        written = os.write(self._descriptor, chunk)
+        if written < len(chunk):
+            view = memoryview(chunk)[written:]
+            while view:
+                view = view[os.write(self._descriptor, view) :]
         self._take(chunk)
 
     def hashed(self) -> Hashed:
@@ -194,17 +216,14 @@ class Part:
             NameTakenError: something else has the name; it is left as it is.
 
         """
-        with (
-            opened_folder(self._layout.folder / PARTIAL) as partial,
-            self._folder_for(final) as folder,
-        ):
+        with self._folder_for(final) as folder:
             fresh = True
             try:
                 # A link, not a rename: it fails where a rename would overwrite.
                 os.link(
                     self.name,
                     final.name,
-                    src_dir_fd=partial,
+                    src_dir_fd=self._partial,
                     dst_dir_fd=folder,
                     follow_symlinks=False,
                 )
@@ -213,7 +232,7 @@ class Part:
             except OSError as error:
                 if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
                     raise
-                fresh = self._publish_without_links(final, partial, folder)
+                fresh = self._publish_without_links(final, folder)
             if not fresh and hash_file(final.name, folder) != self.hashed():
                 raise NameTakenError(str(final))
             reach(At.TRANSFER_PUBLISHED)
@@ -239,12 +258,12 @@ class Part:
                 raise
             yield folder
 
-    def _publish_without_links(self, final: Path, partial: int, folder: int) -> bool:
+    def _publish_without_links(self, final: Path, folder: int) -> bool:
         """Rename, on the file systems that have no hard links; False where the name is taken."""
         with contextlib.suppress(FileNotFoundError):
             os.stat(final.name, dir_fd=folder, follow_symlinks=False)
             return False
-        os.rename(self.name, final.name, src_dir_fd=partial, dst_dir_fd=folder)
+        os.rename(self.name, final.name, src_dir_fd=self._partial, dst_dir_fd=folder)
         return True
 
     def published(self) -> tuple[Path, AudioFormat, Hashed] | None:
@@ -253,20 +272,27 @@ class Part:
 
     def abandon(self) -> None:
         """Leave a file that has a second name elsewhere to whoever made that, and begin anew."""
-        self.discard()
-        with opened_folder(self._layout.folder / PARTIAL) as partial:
-            self._object, self._name = _NO_OBJECT, None
-            self._descriptor = create_locked(self.name, partial)
-        self.linked = False
+        self._remove()
+        os.close(self._descriptor)
+        self._descriptor = -1
+        self._object, self._name = _NO_OBJECT, None
+        self._descriptor = create_locked(self.name, self._partial)
+        self._touched = self.linked = False
 
     def discard(self) -> None:
         """Remove this name of the file; a published file keeps its other one.
 
         A name that cannot be removed now goes with a later sweep.
         """
-        with contextlib.suppress(OSError):
-            self.path.unlink()
+        self._remove()
         self.close()
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):
+            if self._partial >= 0:
+                os.unlink(self.name, dir_fd=self._partial)
+            else:  # closed, and published
+                self.path.unlink()
 
     def let_go(self) -> None:
         """End the work on the file: bytes that can be continued stay, others go."""
@@ -281,9 +307,10 @@ class Part:
 
     def close(self) -> None:
         """Let go of the file; what it holds stays."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        for descriptor in (self._descriptor, self._partial):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._descriptor = self._partial = -1
 
 
 class ObjectName(NamedTuple):
@@ -317,6 +344,15 @@ def published_as(
                     os.fsync(folder)
                     return final, audio_format, found
     return None
+
+
+_TOKEN_OF_PROCESS: Final = secrets.token_hex(4)
+_NUMBERS: Final = itertools.count(secrets.randbits(16))
+
+
+def _new_token() -> str:
+    """Return what tells a claim's part from any other of its run: this process's, and a number."""
+    return f"{_TOKEN_OF_PROCESS}{next(_NUMBERS) & 0xFFFF:04x}"
 
 
 def part_of(name: str) -> RunKey | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 from downloader.durable import free_bytes
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 
 _GRANT_BYTES: Final = 16 * 1024 * 1024
 """After how many bytes the disk is looked at again: others write to it too."""
+
+
+_FRESH_SECONDS: Final = 0.05
+"""How long a look at the disks is good for, when nothing is written."""
 
 
 class Room:
@@ -28,6 +33,7 @@ class Room:
         self._folders = folders
         self._lock = threading.Lock()
         self._granted = 0
+        self._looked_at = float("-inf")
 
     def take(self, size: int) -> None:
         """Note that so many bytes are about to be written.
@@ -46,7 +52,7 @@ class Room:
             self._granted -= size
 
     def check(self) -> None:
-        """Look at the disks anew.
+        """Look at the disks anew, unless somebody just has.
 
         Raises:
             DiskError: `disk_full`; one has not the bytes that have to be left free.
@@ -54,11 +60,14 @@ class Room:
 
         """
         with self._lock:
+            if self._granted and time.monotonic() - self._looked_at < _FRESH_SECONDS:
+                return
             self._granted = 0
             if self._left() < 0:
                 raise self._full()
 
     def _left(self) -> int:
+        self._looked_at = time.monotonic()
         return min(free_bytes(folder) for folder in self._folders) - self._min_free_bytes
 
     def _full(self) -> DiskError:

@@ -6,11 +6,14 @@ Everything here blocks; nothing here decides: the rules judge, this carries out.
 from __future__ import annotations
 
 import errno
+import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 from downloader.clock import utc_now
+from downloader.errors import StoreError
 from downloader.failpoints import At, reach
 from downloader.rules import audio, resume
 from downloader.rules.decisions import EXPIRED, Problem, ProblemKind
@@ -18,7 +21,7 @@ from downloader.rules.expiry import says_expired
 from downloader.rules.states import is_run_type
 from downloader.rules.steps import Published
 from downloader.transfer.engine import TransferError
-from downloader.transfer.files import disk_errors
+from downloader.transfer.files import DiskError, disk_errors
 from downloader.transfer.guard import Interrupted
 from downloader.transfer.part import NameTakenError
 
@@ -37,14 +40,20 @@ REFUSAL_BYTES: Final = 16 * 1024
 RESUMABLE_BYTES: Final = 1024 * 1024
 """From this size on it is worth a write to the database to be able to resume."""
 
+NOTE_SECONDS: Final = 1.0
+"""How long a transfer has to last, or be cut off, for that write: most end before. What a crash
+takes is then no more than this."""
+
 _EARLY_LOOK_BYTES: Final = 512
+
+_PART_IS_OF_NO_USE: Final = (ProblemKind.WRONG_OBJECT, ProblemKind.HOPELESS)
 
 
 class ObjectNote(Protocol):
     """Records which object a part belongs to; False where the lease was lost."""
 
     def __call__(self, *, etag: str | None, total_bytes: int | None) -> bool:
-        """Record it."""
+        """Record it; raise StoreError where that cannot be done now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,8 @@ class Order:
 
     `etag` and `total_bytes` are of the part on the disk. `note_object` is told which object a
     new part is of, `progress` how many bytes have arrived since it was told last; both are
-    called in the transfer's thread. A file of more than `max_bytes` is refused.
+    called in the transfer's thread. A file of more than `max_bytes` is refused. Of a run that is
+    `untried` no part is looked for.
     """
 
     key: RunKey
@@ -63,6 +73,7 @@ class Order:
     note_object: ObjectNote
     progress: Callable[[int], None]
     max_bytes: int
+    untried: bool = False
 
 
 @dataclass(slots=True)
@@ -90,20 +101,27 @@ def transfer(order: Order, output: Output, engine: Engine, guard: Guard) -> Deli
         raise TransferError(
             Problem(ProblemKind.HOPELESS, "bad_run", "No folder can be named after its run type.")
         )
-    part = output.open_part(order.key, order.etag, order.total_bytes)
+    part = output.open_part(order.key, order.etag, order.total_bytes, untried=order.untried)
     try:
         with disk_errors(output.folder):
             adopted = _adopt(part)
         if adopted is not None:
             return Delivered(adopted, part)
-        sink = _receive(order, output, part, engine, guard)
-        step = _publish(order, output, part, sink, guard)
+        note = _Note(order, output, part)
+        try:
+            sink = _receive(order, output, part, note=note, engine=engine, guard=guard)
+            step = _publish(order, output, part, sink, guard)
+        except (Interrupted, DiskError):
+            note.write_if_due(cut_off=True)
+            raise
+        except TransferError as error:
+            if error.problem.kind in _PART_IS_OF_NO_USE:
+                part.discard()
+            else:
+                note.write_if_due(cut_off=True)
+            raise
         reach(At.TRANSFER_DELIVERED)
         return Delivered(step, part)
-    except TransferError as error:
-        if error.problem.kind in (ProblemKind.WRONG_OBJECT, ProblemKind.HOPELESS):
-            part.discard()
-        raise
     finally:
         part.let_go()
 
@@ -122,12 +140,14 @@ def _adopt(part: Part) -> Published | None:
     )
 
 
-def _receive(order: Order, output: Output, part: Part, engine: Engine, guard: Guard) -> _PartSink:
+def _receive(
+    order: Order, output: Output, part: Part, *, note: _Note, engine: Engine, guard: Guard
+) -> _PartSink:
     """Fetch into the part, once more from zero where it did not fit."""
     journal = resume.Journal(order.etag, order.total_bytes)
     for _ in range(2):
         headers = resume.request_headers(part.size, journal)
-        sink = _PartSink(order, output, part, asked_range="range" in headers)
+        sink = _PartSink(order, output, part, note, asked_range="range" in headers)
         try:
             engine.fetch(order.url, headers, sink, guard)
         except _StartOver:
@@ -176,10 +196,56 @@ def _publish(order: Order, output: Output, part: Part, sink: _PartSink, guard: G
     return Published(str(final), hashed.bytes, hashed.sha256, found.value, sink.etag)
 
 
+class _Note:
+    """What makes a part resumable: its name and the database say which object it is of.
+
+    That is worth it only for a transfer that lasts, or is cut off.
+    """
+
+    def __init__(self, order: Order, output: Output, part: Part) -> None:
+        self._order = order
+        self._output = output
+        self._part = part
+        self._object: tuple[str, int | None] | None = None  # what is yet to be noted
+        self._due = math.inf  # monotonic clock
+
+    def is_of(self, etag: str | None, total_bytes: int | None) -> None:
+        """Take which object the bytes are of from here on."""
+        large = total_bytes is None or total_bytes >= RESUMABLE_BYTES
+        self._object = (etag, total_bytes) if etag is not None and large else None
+        self._due = time.monotonic() + NOTE_SECONDS
+
+    def write_if_due(self, *, cut_off: bool = False) -> None:
+        """Write it, once it is worth it; what has not come yet need not be gone on with.
+
+        Raises:
+            Interrupted: the lease is lost.
+
+        """
+        if self._object is None or (not cut_off and time.monotonic() < self._due):
+            return
+        if cut_off and not self._part.size:
+            return
+        etag, total_bytes = self._object
+        with disk_errors(self._output.folder):
+            self._part.belongs_to(etag, total_bytes)
+        try:
+            held = self._order.note_object(etag=etag, total_bytes=total_bytes)
+        except StoreError:  # locked by another program, say: the bytes come all the same
+            self._due = time.monotonic() + NOTE_SECONDS
+            return
+        if not held:
+            raise Interrupted
+        self._object = None
+        reach(At.TRANSFER_NOTED)
+
+
 class _PartSink:
     """Judges the storage's answer and puts the bytes into the part."""
 
-    def __init__(self, order: Order, output: Output, part: Part, *, asked_range: bool) -> None:
+    def __init__(
+        self, order: Order, output: Output, part: Part, note: _Note, *, asked_range: bool
+    ) -> None:
         self._order = order
         self._output = output
         self._part = part
@@ -188,6 +254,7 @@ class _PartSink:
         self._expected: int | None = None
         self._refusal: tuple[int, bytearray] | None = None
         self._complete = False
+        self._note = note
         self.delimited = True
         self.etag = order.etag
         self.content_type: str | None = None
@@ -211,7 +278,7 @@ class _PartSink:
                     self._part.restart()
                 self._expected, self.etag = outcome.total_bytes, outcome.etag
                 self.delimited = outcome.delimited
-                self._note()
+                self._note.is_of(outcome.etag, outcome.total_bytes)
             case resume.AlreadyComplete():
                 self._complete = True
             case resume.StartOver():
@@ -224,23 +291,13 @@ class _PartSink:
                     Problem(kind, outcome.error_code, outcome.message, outcome.retry_after_seconds)
                 )
 
-    def _note(self) -> None:
-        """Make the part resumable, where the object can be recognised and is worth it."""
-        large = self._expected is None or self._expected >= RESUMABLE_BYTES
-        if self.etag is None or not large:
-            return
-        with disk_errors(self._output.folder):
-            self._part.belongs_to(self.etag, self._expected)
-        if not self._order.note_object(etag=self.etag, total_bytes=self._expected):
-            raise Interrupted
-        reach(At.TRANSFER_NOTED)
-
     def write(self, chunk: bytes) -> bool:
         if self._complete:
             return False
         if self._refusal is not None:
             self._refusal[1].extend(chunk[: REFUSAL_BYTES - len(self._refusal[1])])
             return len(self._refusal[1]) < REFUSAL_BYTES
+        self._note.write_if_due()
         looked = self._part.size >= _EARLY_LOOK_BYTES
         self._refuse_if_larger(self._part.size + len(chunk))
         with disk_errors(self._output.folder):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +55,8 @@ class Working:
 
     min_size: int = 2_000
     max_size: int = 30_000
+    bandwidth: float | None = None
+    """Bytes a second on each connection, so that a transfer lasts longer than its first second."""
     refuses: bool = False
     """Every sixth run is refused by the API, and its whole batch with it."""
     adopts: bool = False
@@ -63,7 +65,7 @@ class Working:
     """Bytes are there that need not be fetched again."""
 
 
-LARGE: Final = Working(min_size=2 * MB, max_size=3 * MB)
+LARGE: Final = Working(min_size=2 * MB, max_size=3 * MB, bandwidth=1.2 * MB)
 
 WORKING: Final[Mapping[At, Working]] = {
     At.POLL_CLAIMED: Working(),
@@ -72,7 +74,7 @@ WORKING: Final[Mapping[At, Working]] = {
     At.POLL_RECORDED: Working(),
     At.TRANSFER_CLAIMED: Working(),
     At.TRANSFER_NOTED: LARGE,
-    At.TRANSFER_WRITING: Working(min_size=2 * MB, max_size=3 * MB, resumes=True),
+    At.TRANSFER_WRITING: replace(LARGE, resumes=True),
     At.TRANSFER_WRITTEN: Working(),
     At.TRANSFER_SYNCED: Working(),
     At.TRANSFER_PUBLISHED: Working(adopts=True),
@@ -85,7 +87,11 @@ WORKING: Final[Mapping[At, Working]] = {
 def options_of(at: At) -> dict[str, Any]:
     """Return the simulator's options for a place."""
     working = WORKING.get(at, Working())
-    return {"min_size": working.min_size, "max_size": working.max_size}
+    return {
+        "min_size": working.min_size,
+        "max_size": working.max_size,
+        "bandwidth": working.bandwidth,
+    }
 
 
 def killed_at_work(rig: Rig, at: At, passes: Passes) -> None:

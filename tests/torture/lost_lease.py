@@ -31,6 +31,9 @@ RUNS: Final = 4
 LATE: Final = 1_000
 """A run that is submitted when the frozen process is thawed: to see that it goes on."""
 
+SLOWLY: Final = 500_000
+"""Bytes a second, where a transfer has to last longer than its first second."""
+
 PLACES: Final = (
     At.POLL_CLAIMED,
     At.POLL_ANSWERED,
@@ -57,6 +60,11 @@ CHANGING: Final = {
 
 FROZEN: Final = ("run", "--lease", "1s", *QUICK)
 OTHERS: Final = ("run", "--drain", "--lease", "3s", *QUICK)
+
+
+def options_of(at: At) -> dict[str, Any]:
+    """Return the simulator's options for a place."""
+    return OPTIONS | ({"bandwidth": SLOWLY} if at is At.TRANSFER_NOTED else {})
 
 
 def _freeze(rig: Rig, at: At, passes: int = 1, at_once: int = 1) -> tuple[Running, range]:
@@ -192,7 +200,7 @@ def main() -> int:
     for at in PLACES:
         # What is not passed by each run is passed by all four of them at once.
         for passes in range(1, long_form.asked["passes"] + 1 if at in EACH_RUN else 2):
-            with long_form.rig(f"{at}@{passes}", **OPTIONS) as rig:
+            with long_form.rig(f"{at}@{passes}", **options_of(at)) as rig:
                 long_form.found(lost_lease(rig, at, passes, at_once=RUNS))
     with long_form.rig("with the database", **OPTIONS) as rig:
         long_form.found(frozen_with_the_database(rig, for_long=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from torture.lost_lease import OPTIONS, frozen_with_the_database, lost_lease
+from torture.lost_lease import OPTIONS, frozen_with_the_database, lost_lease, options_of
 from torture.rig import Rig
 from torture.truth import assert_nothing
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PLACES = (
     At.POLL_ANSWERED,
+    At.TRANSFER_NOTED,
     At.TRANSFER_WRITING,
     At.TRANSFER_WRITTEN,
     At.TRANSFER_SYNCED,
@@ -28,7 +29,7 @@ PLACES = (
 @pytest.mark.parametrize("at", PLACES)
 def test_frozen_past_its_lease(tmp_path: Path, at: At) -> None:
     """What another has saved meanwhile stays as it is, and the thawed process goes on."""
-    with Rig(tmp_path / "rig", **OPTIONS) as rig:
+    with Rig(tmp_path / "rig", **options_of(at)) as rig:
         assert_nothing(lost_lease(rig, at))
 
 

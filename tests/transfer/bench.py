@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from downloader.errors import BusyDatabaseError
 from downloader.rules.states import RunKey
 from downloader.transfer.engine import TransferError
 from downloader.transfer.guard import Guard
@@ -49,6 +50,8 @@ class Bench:
     max_bytes: int = 10**9
     keep_lease: bool = True
     """What the database answers when the object is noted."""
+    busy_database: bool = False
+    """Whether it can be asked at all."""
     noted: threading.Event = field(default_factory=threading.Event)
     on_progress: Callable[[], None] = lambda: None
 
@@ -91,6 +94,8 @@ class Bench:
 
     def _note_object(self, *, etag: str | None, total_bytes: int | None) -> bool:
         self.noted.set()
+        if self.busy_database:
+            raise BusyDatabaseError("It is locked.")
         if self.keep_lease:
             self.etag, self.total_bytes = etag, total_bytes
         return self.keep_lease
