@@ -217,6 +217,7 @@ class _Simulation:
             await session.ready.wait(1.0)
             for run_id in _save_all(self._database, session.owner, utc_now()):
                 self._urls[run_id] = self._time.seconds
+            session.note_waiting(0)
             session.room.set()
             if len(self._urls) == self._awaited:
                 self._saved.set()
@@ -237,15 +238,9 @@ def _poll_at_fixed_times(outcome: Outcome) -> None:
 
 def _save_all(database: Database, owner: Owner, now: datetime) -> list[int]:
     """Save every run that is ready, in no time; return which these were."""
-    ready = transfers.claim_ready(
-        database,
-        owner,
-        most=sys.maxsize,
-        now=now,
-        cutoff=None,
-        lease_until=now + timedelta(minutes=1),
-        judge_expiry=lambda _run: None,
-    )
+    until = now + timedelta(minutes=1)
+    claim = transfers.Claim(owner, sys.maxsize, now, None, until, lambda _run: None)
+    ready = transfers.claim_ready(database, claim)
     transfers.record_transfers(
         database,
         [
@@ -278,16 +273,17 @@ def _live_through(past: Sequence[float], first: int, database: Database) -> None
             soon_seconds=0,
             lease_until=now + timedelta(minutes=1),
         ):
-            steps: list[tuple[RunKey, PollStep]] = [
+            judged: list[tuple[RunKey, str, PollStep]] = [
                 (
                     run.key,
+                    batch.lease,
                     UrlReceived("https://storage.example/past.wav", None, "SUCCESS")
                     if run.polls
                     else PollLater(found[run.key.run_id], "PENDING"),
                 )
                 for run in batch.runs
             ]
-            polling.record_polls(database, batch.lease, steps, now)
+            polling.record_polls(database, judged, now)
         _save_all(database, owner, now)
 
 

@@ -26,7 +26,7 @@ from downloader.rules.steps import Published, UrlReceived
 from downloader.store.leases import Owner
 from downloader.store.migrate import open_database
 from downloader.store.polling import claim_due, record_polls
-from downloader.store.transfers import claim_ready, record_transfers
+from downloader.store.transfers import Claim, claim_ready, record_transfers
 
 if TYPE_CHECKING:
     from downloader.store.database import Database
@@ -63,9 +63,10 @@ def take_five(database: Database, owner: Owner, spent: Spent) -> None:
     )
     spent.claim += time.perf_counter() - started
     for one in batches:
-        steps = [
+        judged = [
             (
                 run.key,
+                one.lease,
                 UrlReceived(
                     presigned("https://storage.example", "audio", run.key.run_id),
                     now + timedelta(hours=1),
@@ -75,19 +76,12 @@ def take_five(database: Database, owner: Owner, spent: Spent) -> None:
             for run in one.runs
         ]
         started = time.perf_counter()
-        record_polls(database, one.lease, steps, now)
+        record_polls(database, judged, now)
         spent.record += time.perf_counter() - started
     for _ in range(sum(len(one.runs) for one in batches)):
         started = time.perf_counter()
-        ready = claim_ready(
-            database,
-            owner,
-            most=1,
-            now=utc_now(),
-            cutoff=None,
-            lease_until=now + _LEASE,
-            judge_expiry=lambda _run: None,
-        )
+        claim = Claim(owner, 1, utc_now(), None, now + _LEASE, lambda _run: None)
+        ready = claim_ready(database, claim)
         spent.claim += time.perf_counter() - started
         [claimed] = ready.claimed
         key = claimed.run.key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -29,7 +30,7 @@ from downloader.rules.batching import Batch, split
 from downloader.rules.decisions import after_error_alone, after_no_answer, after_verdict
 from downloader.rules.expiry import url_expires_at
 from downloader.rules.states import RunKey
-from downloader.rules.steps import PollFailed, PollLater, PollStep
+from downloader.rules.steps import PollFailed, PollLater, PollStep, UrlReceived
 from downloader.session import Mode
 from downloader.store import inspection, pacing, polling
 from downloader.tempo import Tempo
@@ -66,6 +67,8 @@ class Inquiries:
         self.key_is_good = False  # an answer has shown it, in this process
         self.last_failure: Trouble | None = None
         self._known_good: RunKey | None = None  # the API has answered for it
+        self._judged: list[_Judged] = []
+        self._recording = anyio.Lock()
 
     @property
     def gave_up(self) -> bool:
@@ -249,16 +252,17 @@ class Inquiries:
     async def _record(
         self, steps: Iterable[tuple[RunKey, PollStep]], resolution: _Resolution
     ) -> None:
-        steps = list(steps)
         session = self._session
-        held = await session.in_thread(
-            polling.record_polls, session.database, resolution.lease, steps, utc_now()
-        )
+        judged = [_Judged(key, resolution.lease, step) for key, step in steps]
+        self._judged += judged
+        async with self._recording:
+            await self._commit_judged()
         reach(At.POLL_RECORDED)
-        for key, step in steps:
+        for one in judged:
+            key, step = one.key, one.step
             resolution.unjudged.discard(key.run_id)
             session.release(key, resolution.lease)
-            if isinstance(step, PollFailed) and key in held:
+            if isinstance(step, PollFailed) and one.held:
                 session.tally.failed += 1
                 _log.warning(
                     "run.failed",
@@ -266,6 +270,27 @@ class Inquiries:
                     error_code=step.error_code,
                     message=step.error_message,
                 )
+
+    async def _commit_judged(self) -> None:
+        """Commit what is judged: whatever is while one commit runs goes into the next together."""
+        group, self._judged = self._judged, []
+        if not group:
+            return
+        try:
+            held = await self._session.in_thread(
+                polling.record_polls,
+                self._session.database,
+                [(one.key, one.lease, one.step) for one in group],
+                utc_now(),
+            )
+        except BaseException:
+            self._judged = group + self._judged
+            raise
+        for one, still_held in zip(group, held, strict=True):
+            one.held = still_held
+        self._session.note_urls(
+            sum(one.held and isinstance(one.step, UrlReceived) for one in group)
+        )
 
     async def _give_back(self, resolution: _Resolution) -> None:
         """Let go of what was claimed and not judged: it counts as never asked for."""
@@ -279,6 +304,16 @@ class Inquiries:
             ],
             resolution,
         )
+
+
+@dataclass(slots=True)
+class _Judged:
+    """What is known of one run, to be recorded if it is `held` still."""
+
+    key: RunKey
+    lease: str
+    step: PollStep
+    held: bool = False
 
 
 class _Resolution:

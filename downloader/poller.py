@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 BACKLOG_PER_WORKER: Final = 2
 """URLs asked for ahead of need: one that waits in a queue is one that dies there."""
 
+_WORTH_A_CLAIM: Final = REQUESTS_AT_ONCE * MAX_BATCH
+"""For how many runs there is to be room: a claim costs the same for few as for many."""
+
 _LOOK_AGAIN_SECONDS: Final = 1.0
 """How soon runs submitted by another process are seen."""
 
@@ -111,25 +114,45 @@ class Poller:
     async def _claim(self) -> list[ClaimedBatch]:
         """Claim as many runs as the workers can soon use and requests are free for."""
         session, now = self._session, utc_now()
-        limits, once = session.settings.limits, session.mode is Mode.ONCE
         session.watch_clock()
         if session.clock.settling:
             self._no_room = True  # what is asked for just now looks as if nobody did
             return []
         # While the service is blocked one request shows whether it goes on.
-        at_once = REQUESTS_AT_ONCE if session.api.trouble is None else 1
+        at_once = 2 * REQUESTS_AT_ONCE if session.api.trouble is None else 1
         free = at_once - len(self._asking)
-        waiting = await session.in_thread(
-            transfers.count_ready, session.database, now, session.cutoff
-        )
-        appetite = session.concurrency.limit * BACKLOG_PER_WORKER
-        room = appetite - waiting - sum(self._asking.values())
-        self._no_room = free <= 0 or room <= 0
+        appetite = session.concurrency.limit * BACKLOG_PER_WORKER + 2 * session.ahead
+        room = appetite - await self._waiting(now) - sum(self._asking.values())
+        self._no_room = free < (at_once + 1) // 2 or room < min(_WORTH_A_CLAIM, (appetite + 1) // 2)
         if self._no_room:
             return []
         await self._look_back()
-        batches = await session.in_thread(
-            polling.claim_due,
+        batches = await session.in_thread(self._claim_now, now, room, free)
+        if batches:
+            reach(At.POLL_CLAIMED)
+        for one in batches:
+            self._asking[one.lease] = len(one.runs)
+            for run in one.runs:
+                session.hold(Held(run.key, one.lease))
+        return batches
+
+    async def _waiting(self, now: datetime) -> int:
+        """Return how many runs wait with a URL for a worker."""
+        session = self._session
+        known = session.waiting()
+        if known is None:
+            known = await session.in_thread(
+                transfers.count_ready, session.database, now, session.cutoff
+            )
+            session.note_waiting(known)
+        return known
+
+    def _claim_now(self, now: datetime, room: int, free: int) -> list[ClaimedBatch]:
+        """Claim what is due, and then what is worth asking for before its time; blocking."""
+        session, tempo = self._session, self._inquiries.tempo
+        limits, once = session.settings.limits, session.mode is Mode.ONCE
+        lease_until = session.lease_until(now)
+        batches = polling.claim_due(
             session.database,
             session.owner,
             RUN_TYPES,
@@ -137,26 +160,15 @@ class Poller:
             now=now,
             cutoff=session.cutoff or now,
             soon_seconds=limits.min_poll_seconds if once else limits.max_poll_seconds,
-            lease_until=session.lease_until(now),
-            too_young=None if once else self._inquiries.tempo.first_polls,
+            lease_until=lease_until,
+            too_young=None if once else tempo.first_polls,
         )
         while not once and free > len(batches) and room > sum(len(one.runs) for one in batches):
-            if (lead := self._inquiries.tempo.next_lead()) is None:
+            if (lead := tempo.next_lead()) is None:
                 break
-            batches += await session.in_thread(
-                pacing.claim_near,
-                session.database,
-                session.owner,
-                lead,
-                now=now,
-                lease_until=session.lease_until(now),
+            batches += pacing.claim_near(
+                session.database, session.owner, lead, now=now, lease_until=lease_until
             )
-        if batches:
-            reach(At.POLL_CLAIMED)
-        for one in batches:
-            self._asking[one.lease] = len(one.runs)
-            for run in one.runs:
-                session.hold(Held(run.key, one.lease))
         return batches
 
     async def _look_back(self) -> None:

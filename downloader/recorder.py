@@ -1,8 +1,11 @@
-"""Writing outcomes of transfers: whatever has ended while one commit ran goes into the next."""
+"""Writing outcomes of transfers: whatever has ended while one commit ran goes into the next.
+
+What is claimed in their place goes into the same transaction.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import anyio
@@ -12,7 +15,7 @@ from downloader.failpoints import At, reach
 from downloader.store import transfers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from downloader.rules.states import RunKey
     from downloader.rules.steps import TransferStep
@@ -20,13 +23,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class _Entry:
+class Outcome:
+    """What a transfer came to.
+
+    `then` is called, in a thread, when it is committed; it must not fail. `held` says, once it
+    has been looked at, whether the lease still was: nothing is written where it was lost.
+    """
+
     key: RunKey
     lease: str
     step: TransferStep
     then: Callable[[], None] | None = None
     held: bool = False
-    recorded: anyio.Event = field(default_factory=anyio.Event)
 
 
 class Recorder:
@@ -34,53 +42,44 @@ class Recorder:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._waiting: list[_Entry] = []
-        self._some = anyio.Event()
+        self._waiting: list[Outcome] = []
 
-    async def record(
-        self,
-        key: RunKey,
-        lease: str,
-        step: TransferStep,
-        then: Callable[[], None] | None = None,
-    ) -> bool:
-        """Return once the outcome is committed; False where the lease was lost.
+    def add(self, outcomes: Iterable[Outcome]) -> None:
+        """Have outcomes committed by the next `flush`."""
+        self._waiting += outcomes
 
-        `then` is called, in a thread, when it is committed; it must not fail.
-        """
-        entry = _Entry(key, lease, step, then)
-        self._waiting.append(entry)
-        self._some.set()
-        await entry.recorded.wait()
-        return entry.held
+    @property
+    def waiting(self) -> set[str]:
+        """The leases whose outcome is yet to be committed."""
+        return {one.lease for one in self._waiting}
 
-    def leave(self, key: RunKey, lease: str, step: TransferStep) -> None:
-        """Leave an outcome for `flush`: whoever has it is being cancelled and cannot wait."""
-        self._waiting.append(_Entry(key, lease, step))
+    async def flush(self) -> list[Outcome]:
+        """Commit what waits, and return it; what cannot be committed goes on waiting."""
+        return (await self.turn(None))[0]
 
-    async def run(self) -> None:
-        """Commit what comes, until cancelled."""
-        while True:
-            await self._some.wait()
-            self._some = anyio.Event()
-            await self.flush()
-
-    async def flush(self) -> None:
-        """Commit what waits, in one transaction; what cannot be committed goes on waiting."""
-        entries = list(self._waiting)
-        if not entries:
-            return
+    async def turn(self, claim: transfers.Claim | None) -> tuple[list[Outcome], transfers.Ready]:
+        """Commit what waits and claim runs, in one transaction; return both."""
+        outcomes = list(self._waiting)
+        if not outcomes and claim is None:
+            return [], transfers.NONE_READY
         with anyio.CancelScope(shield=True):
-            await self._session.in_thread(self._commit, entries)
-        del self._waiting[: len(entries)]
-        for entry in entries:
-            entry.recorded.set()
+            ready = await self._session.in_thread(self._commit, outcomes, claim)
+        del self._waiting[: len(outcomes)]
+        return outcomes, ready
 
-    def _commit(self, entries: Sequence[_Entry]) -> None:
-        outcomes = [(entry.key, entry.lease, entry.step) for entry in entries]
-        held = transfers.record_transfers(self._session.database, outcomes, utc_now())
-        reach(At.RECORD_COMMITTED)
-        for entry, still_held in zip(entries, held, strict=True):
-            entry.held = still_held
-            if still_held and entry.then is not None:
-                entry.then()  # here, since a way through a thread for each costs more than it does
+    def _commit(
+        self, outcomes: Sequence[Outcome], claim: transfers.Claim | None
+    ) -> transfers.Ready:
+        recorded, ready = transfers.take_turn(
+            self._session.database,
+            [(one.key, one.lease, one.step) for one in outcomes],
+            claim,
+            utc_now(),
+        )
+        if outcomes:
+            reach(At.RECORD_COMMITTED)
+        for one, held in zip(outcomes, recorded, strict=True):
+            one.held = held
+            if held and one.then is not None:
+                one.then()  # here, since a way through a thread for each costs more than it does
+        return ready

@@ -162,7 +162,6 @@ class _Service:
     async def _run_tasks(self) -> None:
         session = self._session
         async with anyio.create_task_group() as helpers:
-            helpers.start_soon(self._recorder.run)
             helpers.start_soon(rescuer.heartbeat, session)
             helpers.start_soon(rescuer.rescue, session)
             helpers.start_soon(housekeeping.sweep, session, self._output)
@@ -173,7 +172,7 @@ class _Service:
                 helpers.start_soon(self._watch_signals, work.cancel_scope)
                 helpers.start_soon(self._watch_duration, work.cancel_scope)
                 work.start_soon(self._poller.run)
-                await self._workers.run(work)
+                await self._workers.run()
                 session.stop()
             await self._show()  # the last word, not the one before
             helpers.cancel_scope.cancel()
@@ -202,7 +201,7 @@ class _Service:
                 done=session.tally.done,
                 failed=session.tally.failed,
                 unfinished=await self._count_unfinished(),
-                transferring=sum(one.guard is not None for one in session.held()),
+                transferring=self._workers.active,
                 concurrency=session.concurrency.limit,
                 received_bytes=session.received_bytes,
                 blocked=None if trouble is None else trouble.reason,
@@ -237,7 +236,7 @@ class _Service:
     async def _end(self, why: str, work: anyio.CancelScope) -> None:
         """Take up nothing new, let what is running end within the grace time, cut off the rest."""
         grace = self._session.settings.grace_seconds
-        running = sum(one.guard is not None for one in self._session.held())
+        running = self._workers.active
         self._stopped = self._stopped or why
         _log.warning(
             "service.stopping",

@@ -40,6 +40,9 @@ _FULL_SECONDS: Final = 2.0
 
 _REMIND_SECONDS: Final = 600.0
 
+_WAITING_KNOWN_SECONDS: Final = 0.5
+"""How long it is good to know how many runs wait: other processes take from them too."""
+
 _NEGLIGIBLE_OFFSET: Final = timedelta(seconds=5)
 """`Date` has whole seconds and travels: an offset below this is taken for none."""
 
@@ -106,6 +109,10 @@ class Session:
     clock: ClockWatch = field(default_factory=ClockWatch)
     clock_offset: timedelta = timedelta()
     polling_over: bool = False
+    ahead: int = 0
+    """How many transfers end before the next can be begun, about."""
+    _waiting: int = 0
+    _waiting_known_at: float = float("-inf")
     stopping: anyio.Event = field(default_factory=anyio.Event)
     ready: Signal = field(default_factory=Signal)  # a worker may find something
     room: Signal = field(default_factory=Signal)  # the poller may ask for more
@@ -171,6 +178,19 @@ class Session:
             _log.error("service.blocked", reason="disk_full", message=message)
         with anyio.move_on_after(_FULL_SECONDS):
             await self.stopping.wait()
+
+    def waiting(self) -> int | None:
+        """Return how many runs wait with a URL for a worker, where that was seen just now."""
+        fresh = time.monotonic() - self._waiting_known_at < _WAITING_KNOWN_SECONDS
+        return self._waiting if fresh else None
+
+    def note_waiting(self, number: int) -> None:
+        """Take from a look how many runs wait with a URL for a worker."""
+        self._waiting, self._waiting_known_at = number, time.monotonic()
+
+    def note_urls(self, number: int) -> None:
+        """Note that so many more runs have got a URL."""
+        self._waiting += number
 
     def hold(self, claim: Held) -> None:
         """Have the heartbeat look after a claim."""

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import anyio.to_thread
 import structlog
 
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
+from downloader.crew import Crew
 from downloader.failpoints import At, reach
 from downloader.gate import Trouble
 from downloader.jitter import jitter
+from downloader.recorder import Outcome
 from downloader.rules.decisions import Spent, after_problem, before_transfer
 from downloader.rules.states import FINISHED
 from downloader.rules.steps import NewUrl, Published, PutBack, TransferFailed, TryAgain
@@ -23,12 +25,10 @@ from downloader.store import inspection, transfers
 from downloader.transfer.engine import TransferError
 from downloader.transfer.files import DiskError
 from downloader.transfer.guard import Guard, Interrupted
-from downloader.transfer.transfer import Delivered, Order, transfer
+from downloader.transfer.transfer import Order, transfer
 
 if TYPE_CHECKING:
     from datetime import datetime
-
-    from anyio.abc import TaskGroup
 
     from downloader.recorder import Recorder
     from downloader.rules.states import RunKey
@@ -37,11 +37,43 @@ if TYPE_CHECKING:
     from downloader.store.transfers import ClaimedRun, ReadyRun
     from downloader.transfer.engine import Engine
     from downloader.transfer.output import Output
+    from downloader.transfer.transfer import Delivered
 
 _log = structlog.get_logger(__name__)
 
 _LOOK_AGAIN_SECONDS: Final = 0.5
 """How soon what other processes made ready, or what backed off, is seen."""
+
+_GATHER_SECONDS: Final = 0.02
+"""How long outcomes are gathered for one commit, while there is work for every thread."""
+
+_AHEAD_SECONDS: Final = 0.05
+"""For how long there is to be work for every thread after a turn."""
+
+_MOST_AHEAD: Final = 64
+
+_COUNT_SECONDS: Final = 0.1
+"""Over how long it is counted how many transfers end."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A run that was claimed, and is to be transferred now."""
+
+    claim: ClaimedRun
+    held: Held
+    guard: Guard
+    began_at: float  # monotonic clock
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """How a job ended; `trouble` is the disk's, and no fault of the run."""
+
+    job: _Job
+    step: TransferStep
+    delivered: Delivered | None = None
+    trouble: Trouble | None = None
 
 
 class Workers:
@@ -54,26 +86,76 @@ class Workers:
         self._recorder = recorder
         self._output = output
         self._engine = engine
-        self._threads = anyio.CapacityLimiter(session.settings.concurrency)
-        self._running = 0
+        self._crew = Crew(self._see_through)
+        self._jobs: dict[str, _Job] = {}  # what is under way, or not recorded yet, by its lease
         self._more_expected = False  # the last claim got all that it asked for
+        self._idle = 0  # places that there was no work for at the last look
+        self._per_second = 0.0  # how many transfers end just now
+        self._counted = 0
+        self._counted_since = time.monotonic()
 
-    async def run(self, tasks: TaskGroup) -> None:
-        """Take up transfers until this call has none left, or the service stops.
+    @property
+    def active(self) -> int:
+        """How many transfers are under way."""
+        return self._crew.active
 
-        The transfers themselves run in `tasks` and may outlast this.
+    async def run(self) -> None:
+        """Transfer until this call has nothing left to, or the service stops and all have ended.
+
+        Where this is cancelled the transfers are told to stop, and abandoned.
         """
+        try:
+            async with anyio.create_task_group() as listening:
+                listening.start_soon(self._listen)
+                await self._work()
+                listening.cancel_scope.cancel()
+        finally:
+            self._abandon()
+            self._crew.close()
+
+    async def _listen(self) -> None:
+        while True:
+            await self._crew.wait_ended()
+            self._session.ready.set()
+
+    async def _work(self) -> None:
+        """Record what has ended and take up what is ready, by turns: each in one group."""
         session = self._session
-        while not session.stopping.is_set():
+        while True:
             last_look = session.polling_over  # what became ready before that is seen below
-            if await self._take_up(tasks) == 0 and await self._is_over(last_look=last_look):
+            await self._note()
+            stopping = session.stopping.is_set()
+            if stopping or session.disk.trouble is not None:
+                self._put_back()
+            began = await self._turn(0 if stopping else await self._free())
+            if stopping:
+                if not self._crew.begun:
+                    return
+            elif began == 0 and await self._is_over(last_look=last_look):
                 return
             await session.ready.wait(_LOOK_AGAIN_SECONDS)
+            if self._crew.queued and self._per_second and not session.stopping.is_set():
+                # Nobody waits for this turn yet.
+                lasts = self._crew.queued / self._per_second
+                await anyio.sleep(min(_GATHER_SECONDS, lasts / 2))
+
+    def _put_back(self) -> None:
+        """Give back what was claimed ahead and is not begun."""
+        self._recorder.add(_put_back(job) for job in self._crew.take_back())
+
+    def _abandon(self) -> None:
+        """Leave what is under way to its guard, and its outcome to the next `flush`."""
+        for job in self._jobs.values():
+            job.guard.cancel()
+        self._put_back()
+        self._take_ended()
+        told = self._recorder.waiting
+        self._recorder.add(_put_back(job) for lease, job in self._jobs.items() if lease not in told)
 
     async def _is_over(self, *, last_look: bool) -> bool:
         """Return whether this call has nothing left to do."""
         session = self._session
-        if session.mode is Mode.FOREVER or self._running:
+        if session.mode is Mode.FOREVER or self._crew.begun:
             return False
         if session.disk.trouble is not None:
             return True
@@ -81,46 +163,76 @@ class Workers:
             return last_look
         return not await session.in_thread(inspection.any_unfinished, session.database, RUN_TYPES)
 
-    async def _take_up(self, tasks: TaskGroup) -> int:
-        """Claim as many runs as there are free workers; return how many."""
-        session, now, asked_at = self._session, utc_now(), time.monotonic()
-        limit = session.concurrency.look(self._running, session.received_bytes)
-        wanted = free = limit - self._running
+    async def _free(self) -> int:
+        """Return how many more transfers to claim now."""
+        session, crew = self._session, self._crew
+        limit = session.concurrency.look(crew.active, session.received_bytes)
+        self._idle = limit - crew.begun
         await session.disk.look()
         if session.disk.trouble is not None:
+            crew.limit(1)
             session.concurrency.found(0, wanted=1)
-            if self._running or not await self._may_probe():
-                return 0
-            free = 1
-        if free <= 0:
+            return 1 if not crew.begun and await self._may_probe() else 0
+        crew.limit(limit)
+        if self._idle <= 0:
             session.concurrency.found(0, wanted=0)
-            return 0
-        ready = await session.in_thread(
-            transfers.claim_ready,
-            session.database,
-            session.owner,
-            most=free,
-            now=now,
-            cutoff=session.cutoff,
-            lease_until=session.lease_until(now),
-            judge_expiry=partial(self._judge_expiry, now=now),
-            expected=self._more_expected,
-        )
+        session.ahead = self._ahead()
+        return max(0, self._idle + session.ahead)
+
+    def _ahead(self) -> int:
+        """Return how many to claim beyond the places there are: what ends before the next turn.
+
+        Where files are large or come slowly that is none: what waits could be another's.
+        """
+        now = time.monotonic()
+        seconds = now - self._counted_since
+        if seconds >= _COUNT_SECONDS:
+            self._per_second = self._counted / seconds
+            self._counted, self._counted_since = 0, now
+        return min(_MOST_AHEAD, int(self._per_second * _AHEAD_SECONDS))
+
+    async def _turn(self, free: int) -> int:
+        """Record what has ended, and begin up to `free` transfers; return how many."""
+        session, now, asked_at = self._session, utc_now(), time.monotonic()
+        claim = None
+        if free:
+            claim = transfers.Claim(
+                session.owner,
+                free,
+                now,
+                session.cutoff,
+                session.lease_until(now),
+                partial(self._judge_expiry, now=now),
+                self._more_expected,
+            )
+        ended, ready = await self._recorder.turn(claim)
+        # First of all, and with nothing awaited: whoever is cut off gives back what was begun.
+        for one in ready.claimed:
+            self._begin(one, asked_at)
+        self._crew.limit(session.concurrency.limit)
+        self._counted += len(ended)
+        if ready.claimed:
+            reach(At.TRANSFER_CLAIMED)
+        if claim is not None:
+            self._found(ready, free)
+        for outcome in ended:
+            await self._settle(outcome)
+        return len(ready.claimed)
+
+    def _found(self, ready: transfers.Ready, free: int) -> None:
+        """Tell everybody what a claim of up to `free` runs has found."""
+        session = self._session
         self._more_expected = len(ready.claimed) + ready.expired + ready.failed == free
+        session.note_waiting(ready.waiting)
         session.tally.refreshed += ready.expired
         session.tally.failed += ready.failed
         if ready.expired or ready.failed:
             _log.info("urls.expired_before_use", runs=ready.expired + ready.failed)
             session.ready.set()  # there may be others behind them
-        session.concurrency.found(len(ready.claimed), wanted=wanted)
-        if ready.claimed:
-            reach(At.TRANSFER_CLAIMED)
-        for claim in ready.claimed:
-            self._running += 1
-            tasks.start_soon(self._work, claim, asked_at)
+        if session.disk.trouble is None:
+            session.concurrency.found(len(ready.claimed), wanted=max(0, self._idle))
         if ready.claimed or ready.expired:
             session.room.set()
-        return len(ready.claimed)
 
     def _judge_expiry(self, run: ReadyRun, now: datetime) -> ExpiryStep | None:
         return before_transfer(
@@ -132,65 +244,44 @@ class Workers:
             jitter=jitter(),
         )
 
-    async def _work(self, claim: ClaimedRun, claimed_at: float) -> None:
-        """See one run, claimed at this time of the monotonic clock, through to an outcome."""
-        session, key = self._session, claim.run.key
+    def _begin(self, claim: ClaimedRun, claimed_at: float) -> None:
+        """Have a run, claimed at this time of the monotonic clock, transferred."""
         # The lease counts from before the claim, which may have waited for the database.
-        guard = Guard(session.settings.lease_seconds - (time.monotonic() - claimed_at))
-        held = Held(key, claim.lease, guard)
-        session.hold(held)
-        started = time.monotonic()
-        delivered: Delivered | None = None
-        step: TransferStep
+        now = time.monotonic()
+        guard = Guard(self._session.settings.lease_seconds - (now - claimed_at))
+        held = Held(claim.run.key, claim.lease, guard)
+        self._session.hold(held)
+        job = self._jobs[claim.lease] = _Job(claim, held, guard, now)
+        self._crew.begin(job)
+
+    def _see_through(self, job: _Job) -> _Ended:
+        """See one run through to an outcome, in its thread."""
+        run, limits = job.claim.run, self._session.settings.limits
         try:
-            try:
-                delivered = await self._transfer(claim, held, guard)
-                step = delivered.step
-            except TransferError as error:
-                step = after_problem(
-                    error.problem,
-                    Spent(claim.run.attempts, claim.run.refreshes, claim.run.error_code),
-                    limits=session.settings.limits,
-                    now=utc_now(),
-                    jitter=jitter(),
-                )
-            except Interrupted:
-                step = PutBack(utc_now(), "interrupted")
-            except DiskError as error:
-                # The gate waits, not the run: whoever starts anew tries at once.
-                await session.disk.shut(Trouble(error.reason, error.message))
-                step = PutBack(utc_now(), error.reason)
-            except anyio.get_cancelled_exc_class():
-                guard.cancel()
-                self._recorder.leave(key, claim.lease, PutBack(utc_now(), "interrupted"))
-                raise
-            recorded = await self._recorder.record(
-                key, claim.lease, step, None if delivered is None else delivered.part.discard
+            delivered = self._transfer(job)
+        except TransferError as error:
+            spent = Spent(run.attempts, run.refreshes, run.error_code)
+            step = after_problem(
+                error.problem, spent, limits=limits, now=utc_now(), jitter=jitter()
             )
-            if isinstance(step, TransferFailed) or not (recorded or await self._is_wanted(key)):
-                await session.in_thread(
-                    self._output.discard_parts, {key}, proofs=not isinstance(step, TransferFailed)
-                )
-            await self._account(claim, step, recorded=recorded, started=started)
-        finally:
-            session.release(key, claim.lease)
-            self._running -= 1
-            session.ready.set()
+            return _Ended(job, step)
+        except Interrupted:
+            return _Ended(job, PutBack(utc_now(), "interrupted"))
+        except DiskError as error:
+            # The gate waits, not the run: whoever starts anew tries at once.
+            trouble = Trouble(error.reason, error.message)
+            return _Ended(job, PutBack(utc_now(), error.reason), trouble=trouble)
+        return _Ended(job, delivered.step, delivered)
 
-    async def _is_wanted(self, key: RunKey) -> bool:
-        """Return whether a run whose lease was lost is still to be saved, by whoever has it now."""
-        found = await self._session.in_thread(inspection.states_of, self._session.database, [key])
-        return key in found and found[key] not in FINISHED
-
-    async def _transfer(self, claim: ClaimedRun, held: Held, guard: Guard) -> Delivered:
-        run = claim.run
+    def _transfer(self, job: _Job) -> Delivered:
+        run, held = job.claim.run, job.held
 
         def progress(received: int) -> None:
             held.received_bytes += received  # one writer: this transfer's thread
 
         def note_object(*, etag: str | None, total_bytes: int | None) -> bool:
             return transfers.note_object(
-                self._session.database, claim, etag=etag, total_bytes=total_bytes, now=utc_now()
+                self._session.database, job.claim, etag=etag, total_bytes=total_bytes, now=utc_now()
             )
 
         order = Order(
@@ -201,22 +292,47 @@ class Workers:
             note_object,
             progress,
             self._session.settings.max_file_bytes,
+            run.untried,
         )
-        return await anyio.to_thread.run_sync(
-            transfer,
-            order,
-            self._output,
-            self._engine,
-            guard,
-            limiter=self._threads,
-            abandon_on_cancel=True,
+        return transfer(order, self._output, self._engine, job.guard)
+
+    async def _note(self) -> None:
+        """Have what has ended recorded in the next turn; stop everybody where the disk says so."""
+        troubles, failures = self._take_ended()
+        if failures:
+            raise failures[0]
+        for trouble in troubles:
+            await self._session.disk.shut(trouble)
+
+    def _take_ended(self) -> tuple[list[Trouble], list[BaseException]]:
+        """Hand what has ended to the recorder; return what stops everybody."""
+        found = self._crew.take_ended()
+        ended = [one for one in found if not isinstance(one, BaseException)]
+        self._recorder.add(_outcome(one) for one in ended)
+        return (
+            [one.trouble for one in ended if one.trouble is not None],
+            [one for one in found if isinstance(one, BaseException)],
         )
 
-    async def _account(
-        self, claim: ClaimedRun, step: TransferStep, *, recorded: bool, started: float
-    ) -> None:
+    async def _settle(self, outcome: Outcome) -> None:
+        """Let go of what has been recorded, and tell of it."""
+        key, step = outcome.key, outcome.step
+        job = self._jobs.pop(outcome.lease)
+        self._session.release(key, outcome.lease)
+        failed = isinstance(step, TransferFailed)
+        if failed or not (outcome.held or await self._is_wanted(key)):
+            await self._session.in_thread(self._output.discard_parts, {key}, proofs=not failed)
+        await self._account(job, step, recorded=outcome.held)
+
+    async def _is_wanted(self, key: RunKey) -> bool:
+        """Return whether a run whose lease was lost is still to be saved, by whoever has it now."""
+        found = await self._session.in_thread(inspection.states_of, self._session.database, [key])
+        return key in found and found[key] not in FINISHED
+
+    async def _account(self, job: _Job, step: TransferStep, *, recorded: bool) -> None:
         """Count and tell an outcome."""
-        session, log = self._session, _log.bind(run_id=claim.run.key.run_id)
+        session, started = self._session, job.began_at
+        log = _log.bind(run_id=job.claim.run.key.run_id)
         tally = session.tally
         if not recorded:
             log.warning("run.lease_lost")
@@ -265,3 +381,13 @@ class Workers:
             await session.disk.shut(Trouble(error.reason, error.message))
             return False
         return True
+
+
+def _outcome(ended: _Ended) -> Outcome:
+    claim, delivered = ended.job.claim, ended.delivered
+    then = None if delivered is None else delivered.part.discard
+    return Outcome(claim.run.key, claim.lease, ended.step, then)
+
+
+def _put_back(job: _Job) -> Outcome:
+    return Outcome(job.claim.run.key, job.claim.lease, PutBack(utc_now(), "interrupted"))

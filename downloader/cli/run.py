@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -244,6 +245,7 @@ def execute(
             reporter = progress.LogLines()
         else:
             reporter = progress.Silent()
+        gc.freeze()  # what was imported stays: no collection need look at it again
         return service.run(settings, opened, mode, reporter)
 
 

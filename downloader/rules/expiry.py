@@ -136,7 +136,7 @@ def _compact_date(text: str) -> datetime | None:
     if _COMPACT_DATE.fullmatch(text) is None:
         return None
     try:
-        return datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        return datetime.fromisoformat(text)  # strptime takes ten times as long
     except ValueError:
         return None
 

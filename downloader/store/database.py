@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -101,6 +102,8 @@ class Database:
                 "Use a Python that comes with a newer SQLite."
             )
         self.path: Final = Path(url.database or "")
+        # SQLite has one writer at a time, and lets others sleep for milliseconds between looks.
+        self._turn: Final = threading.Lock()
         self._create_file()
         self.engine: Final = sa.create_engine(
             url,
@@ -137,7 +140,7 @@ class Database:
 
         With `durable` the commit is on the disk when this returns, also across a power cut.
         """
-        with self._transaction("BEGIN IMMEDIATE", durable=durable) as connection:
+        with self._turn, self._transaction("BEGIN IMMEDIATE", durable=durable) as connection:
             yield connection
 
     @contextlib.contextmanager

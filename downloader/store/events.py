@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import sqlalchemy as sa
 
+from downloader.store.rows import ForRows
 from downloader.store.schema import UTCText, run_events, runs
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Event(NamedTuple):
     detail: str | None
 
 
-_RECORD = sa.insert(run_events)
+_RECORD: Final = ForRows(sa.insert(run_events))
 
 
 def record(
@@ -36,8 +37,8 @@ def record(
     """Write transitions (run, from, to, reason, detail) into the history."""
     if not transitions:
         return
-    connection.execute(
-        _RECORD,
+    _RECORD.execute(
+        connection,
         [
             {
                 "run_type": key.run_type,

@@ -14,8 +14,17 @@ from downloader.rules.decisions import REFUSED
 from downloader.rules.states import RunKey, State
 from downloader.rules.steps import PollFailed, PollLater, UrlReceived
 from downloader.store import events
+from downloader.store.rows import ForRows
 from downloader.store.schema import in_state, one_more, runs
-from downloader.store.transitions import BY_KEY, NO_LEASE, held, parameters, statement
+from downloader.store.transitions import (
+    BY_KEY,
+    NO_LEASE,
+    carry_out,
+    held,
+    parameters,
+    record_in_group,
+    statement,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -91,7 +100,7 @@ _SOON = (
     )
     .limit(sa.bindparam("most"))
 )
-_CLAIM = (
+_CLAIM = ForRows(
     sa.update(runs)
     .where(*BY_KEY, PENDING)
     .values(
@@ -102,7 +111,9 @@ _CLAIM = (
     )
 )
 
-_LEAVE = sa.update(runs).where(*BY_KEY, PENDING).values(next_attempt_at=sa.bindparam("until"))
+_LEAVE = ForRows(
+    sa.update(runs).where(*BY_KEY, PENDING).values(next_attempt_at=sa.bindparam("until"))
+)
 
 _EARLIEST = (
     sa.select(runs.c.next_attempt_at)
@@ -144,8 +155,8 @@ def claim_due(
             due += [due_run(row) for row in found]
         due = sorted(due, key=attrgetter("next_attempt_at"))[:most]
         if too_young is not None and (young := too_young(due, now)):
-            connection.execute(
-                _LEAVE,
+            _LEAVE.execute(
+                connection,
                 [
                     {"key_type": key.run_type, "key_id": key.run_id, "until": until}
                     for key, until in young.items()
@@ -189,8 +200,8 @@ def claim_batch(
     """Claim the runs of one batch, all of one type."""
     batch = Batch(found[0].key.run_type, tuple(run.key.run_id for run in found))
     claimed = ClaimedBatch(batch, owner.new_lease(), tuple(found), lead)
-    connection.execute(
-        _CLAIM,
+    _CLAIM.execute(
+        connection,
         [
             {
                 "key_type": run.key.run_type,
@@ -217,7 +228,10 @@ _WORD: Final[sa.ColumnElement[str]] = sa.func.coalesce(
 )
 _ASKED: Final = {"polls": one_more(runs.c.polls), "remote_status": _WORD}
 _URL_REFUSED: Final = runs.c.error_code == REFUSED
-_STATEMENTS: Final = {
+_NOT_ASKED: Final = "not asked"
+"""The kind of a step that only gives a claim back."""
+
+_STATEMENTS: Final[Mapping[type[PollStep] | str, ForRows]] = {
     UrlReceived: statement(
         UrlReceived,
         _HELD,
@@ -243,49 +257,52 @@ _STATEMENTS: Final = {
     PollFailed: statement(
         PollFailed, _HELD, {**_ASKED, "state": State.FAILED.value, "next_attempt_at": None}
     ),
+    _NOT_ASKED: ForRows(
+        sa.update(runs)
+        .where(*_HELD)
+        .values(
+            {
+                **NO_LEASE,
+                "next_attempt_at": sa.bindparam("new_next_attempt_at"),
+                "updated_at": sa.bindparam("now"),
+            }
+        )
+    ),
 }
-_NOT_ASKED: Final = (
-    sa.update(runs)
-    .where(*_HELD)
-    .values(
-        {
-            **NO_LEASE,
-            "next_attempt_at": sa.bindparam("new_next_attempt_at"),
-            "updated_at": sa.bindparam("now"),
-        }
-    )
-)
 
 
 def record_polls(
-    database: Database, lease: str, steps: Sequence[tuple[RunKey, PollStep]], now: datetime
-) -> set[RunKey]:
-    """Record what is known of runs claimed under `lease`; return which were still held.
+    database: Database, judged: Sequence[tuple[RunKey, str, PollStep]], now: datetime
+) -> list[bool]:
+    """Record what is known of runs (run, lease, step) in one transaction; say of each if it holds.
 
     A run whose claim was lost keeps what its new holder wrote.
     """
-    history: list[tuple[RunKey, State, State, str, str | None]] = []
-    still_held: set[RunKey] = set()
-    with database.write() as connection:
-        for key, step in steps:
-            unasked = isinstance(step, PollLater) and not step.asked
-            found = connection.execute(
-                _NOT_ASKED if unasked else _STATEMENTS[type(step)],
-                parameters(key, lease, step, now),
-            )
-            if found.rowcount == 0:
-                continue
-            still_held.add(key)
-            match step:
-                case UrlReceived():
-                    history.append(
-                        (key, State.PENDING, State.READY, "url_received", step.remote_status)
-                    )
-                case PollFailed():
-                    history.append(
-                        (key, State.PENDING, State.FAILED, step.error_code, step.error_message)
-                    )
-                case PollLater():
-                    pass  # no change of state
-        events.record(connection, now, history)
-    return still_held
+
+    def together(connection: sa.Connection, some: Sequence[tuple[RunKey, str, PollStep]]) -> None:
+        carry_out(
+            connection,
+            _STATEMENTS,
+            [(_kind_of(step), parameters(key, lease, step, now)) for key, lease, step in some],
+        )
+        told = [event for key, _, step in some if (event := _event_of(key, step)) is not None]
+        events.record(connection, now, told)
+
+    held, _ = record_in_group(database, judged, together, lambda _: None)
+    return held
+
+
+def _kind_of(step: PollStep) -> type[PollStep] | str:
+    unasked = isinstance(step, PollLater) and not step.asked
+    return _NOT_ASKED if unasked else type(step)
+
+
+def _event_of(key: RunKey, step: PollStep) -> tuple[RunKey, State, State, str, str | None] | None:
+    """Return the transition that a step is, None where the state stays."""
+    match step:
+        case UrlReceived():
+            return key, State.PENDING, State.READY, "url_received", step.remote_status
+        case PollFailed():
+            return key, State.PENDING, State.FAILED, step.error_code, step.error_message
+        case PollLater():
+            return None

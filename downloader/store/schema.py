@@ -6,6 +6,7 @@ written against. A test holds the two together.
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,7 @@ SCHEMA_REVISION: Final = "0001"
 """The newest migration. Known here so that a start with a current database needs no Alembic."""
 
 
+@functools.lru_cache(maxsize=64)  # one moment stands in many rows and columns
 def to_text(moment: datetime) -> str:
     """Return `moment` as the store writes it: UTC, `YYYY-MM-DD HH:MM:SS.ffffff`.
 

@@ -19,14 +19,15 @@ from downloader.rules.steps import (
     TryAgain,
 )
 from downloader.store import events
+from downloader.store.rows import ForRows
 from downloader.store.schema import in_state, one_more, runs
 from downloader.store.transitions import (
     BY_KEY,
     NO_URL,
-    LeaseLostError,
     carry_out,
     held,
     parameters,
+    record_in_group,
     statement,
 )
 
@@ -42,7 +43,8 @@ if TYPE_CHECKING:
 class ReadyRun:
     """A run with a URL, and what the decisions about its transfer need.
 
-    `etag` and `total_bytes` describe the object that a part on the disk belongs to.
+    `etag` and `total_bytes` describe the object that a part on the disk belongs to. `untried`
+    says that nobody is known to have begun a transfer of it.
     """
 
     key: RunKey
@@ -54,6 +56,7 @@ class ReadyRun:
     etag: str | None
     total_bytes: int | None
     error_code: str | None
+    untried: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +69,24 @@ class ClaimedRun:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What a claim found: the runs now claimed, and how many had let their URL expire."""
+    """What a claim found: the runs now claimed, and how many had let their URL expire.
+
+    `waiting` others could have been claimed as well.
+    """
 
     claimed: tuple[ClaimedRun, ...]
     expired: int
     failed: int
+    waiting: int = 0
+
+
+NONE_READY: Final = Ready((), 0, 0)
 
 
 _READY = in_state(State.READY)
 _HELD = held(State.DOWNLOADING)
 _FAILED: Final = {"state": State.FAILED.value, "next_attempt_at": None, **NO_URL}
-_RECORD: Final[dict[type[TransferStep], sa.Update]] = {
+_RECORD: Final[dict[type[TransferStep], ForRows]] = {
     Published: statement(
         Published,
         _HELD,
@@ -96,7 +106,7 @@ _RECORD: Final[dict[type[TransferStep], sa.Update]] = {
     PutBack: statement(PutBack, _HELD, {"state": State.READY.value}),
     TransferFailed: statement(TransferFailed, _HELD, _FAILED),
 }
-_EXPIRE: Final[dict[type[ExpiryStep], sa.Update]] = {
+_EXPIRE: Final[dict[type[ExpiryStep], ForRows]] = {
     NewUrl: statement(NewUrl, (*BY_KEY, _READY), {"state": State.PENDING.value, **NO_URL}),
     TransferFailed: statement(TransferFailed, (*BY_KEY, _READY), _FAILED),
 }
@@ -110,6 +120,7 @@ _NOTE = (
         updated_at=sa.bindparam("now"),
     )
 )
+_NOT_TRIED_SINCE = runs.c.next_attempt_at == runs.c.ready_at
 _DUE = (
     sa.select(
         runs.c.run_type,
@@ -122,6 +133,12 @@ _DUE = (
         runs.c.etag,
         runs.c.bytes,
         runs.c.error_code,
+        sa.and_(
+            _NOT_TRIED_SINCE,
+            runs.c.attempts == 0,
+            runs.c.refreshes == 0,
+            runs.c.etag.is_(None),
+        ).label("untried"),
     )
     .where(_READY)
     # The earliest to expire first; of unknown expiry last, the oldest first.
@@ -132,9 +149,9 @@ _NOW = runs.c.next_attempt_at <= sa.bindparam("now")
 _ONCE = sa.or_(
     runs.c.next_attempt_at <= sa.bindparam("cutoff"),
     # made ready since, and not tried yet
-    sa.and_(_NOW, runs.c.next_attempt_at == runs.c.ready_at),
+    sa.and_(_NOW, _NOT_TRIED_SINCE),
 )
-_CLAIM = (
+_CLAIM = ForRows(
     sa.update(runs)
     .where(*BY_KEY, _READY)
     .values(
@@ -177,63 +194,115 @@ def count_ready(database: Database, now: datetime, cutoff: datetime | None = Non
         return connection.scalar(looking.waiting, values) or 0
 
 
-def claim_ready(
-    database: Database,
-    owner: Owner,
-    *,
-    most: int,
-    now: datetime,
-    cutoff: datetime | None,
-    lease_until: datetime,
-    judge_expiry: Callable[[ReadyRun], ExpiryStep | None],
-    expected: bool = False,
-) -> Ready:
-    """Claim up to `most` ready runs, the earliest to expire first.
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Whose claim it is, of how many runs, and until when it holds.
 
-    `judge_expiry` says what becomes of a run whose URL is too old to be used, None where it
-    can be used; such runs leave the queue in the same transaction. With a `cutoff` only
-    runs due by then, or made ready since and not tried yet, are looked at. Unless a run is
-    `expected` to wait, a look comes first: an idle worker looks often, and takes no lock for it.
+    `judge_expiry` says what becomes of a run whose URL is too old to be used, None where it can
+    be used; such runs leave the queue in the same transaction. With a `cutoff` only runs due by
+    then, or made ready since and not tried yet, are looked at. Unless a run is `expected` to
+    wait, a look comes first: an idle worker looks often, and takes no lock for it.
     """
+
+    owner: Owner
+    most: int
+    now: datetime
+    cutoff: datetime | None
+    lease_until: datetime
+    judge_expiry: Callable[[ReadyRun], ExpiryStep | None]
+    expected: bool = False
+
+
+def claim_ready(database: Database, claim: Claim) -> Ready:
+    """Claim up to `most` ready runs, the earliest to expire first."""
+    return take_turn(database, [], claim, claim.now)[1]
+
+
+def take_turn(
+    database: Database,
+    outcomes: Sequence[tuple[RunKey, str, TransferStep]],
+    claim: Claim | None,
+    now: datetime,
+) -> tuple[list[bool], Ready]:
+    """Record outcomes (run, lease, step) and claim runs, in one transaction.
+
+    Of each outcome it says whether it holds. False: the lease was lost (rescued, cancelled),
+    nothing was written, and the file is not this worker's to publish or to remove.
+    """
+    if not outcomes and (claim is None or not (claim.expected or _any_ready(database, claim))):
+        return [], NONE_READY
+
+    def together(
+        connection: sa.Connection, some: Sequence[tuple[RunKey, str, TransferStep]]
+    ) -> None:
+        carry_out(
+            connection,
+            _RECORD,
+            [(type(step), parameters(key, lease, step, now)) for key, lease, step in some],
+        )
+        told = [(key, State.DOWNLOADING, *_told(step)) for key, _, step in some]
+        events.record(connection, now, told)
+
+    def then(connection: sa.Connection) -> Ready:
+        ready = NONE_READY if claim is None else _claim(connection, claim)
+        if outcomes:
+            reach(At.RECORD_WRITTEN)
+        return ready
+
+    return record_in_group(database, outcomes, together, then)
+
+
+def record_transfers(
+    database: Database, outcomes: Sequence[tuple[RunKey, str, TransferStep]], now: datetime
+) -> list[bool]:
+    """Record outcomes (run, lease, step) in one transaction; say of each whether it holds."""
+    return take_turn(database, outcomes, None, now)[0]
+
+
+def _any_ready(database: Database, claim: Claim) -> bool:
+    looking, values = _may_be_taken(claim.now, claim.cutoff)
+    with database.read() as connection:
+        return connection.execute(looking.first, values | {"most": 1}).first() is not None
+
+
+def _claim(connection: sa.Connection, claim: Claim) -> Ready:
     claimed: list[ClaimedRun] = []
     history: list[tuple[RunKey, State, State, str, str | None]] = []
     expired = failed = 0
-    looking, values = _may_be_taken(now, cutoff)
-    if not expected:
-        with database.read() as connection:
-            if connection.execute(looking.first, values | {"most": 1}).first() is None:
-                return Ready((), 0, 0)
-    with database.write() as connection:
-        rows = connection.execute(looking.first, values | {"most": most}).all()
-        found = [_ready_run(row) for row in rows]
-        taken: list[dict[str, object]] = []
-        for run in found:
-            step = judge_expiry(run)
-            if step is None:
-                one = ClaimedRun(run, owner.new_lease())
-                claimed.append(one)
-                taken.append(
-                    {
-                        "key_type": run.key.run_type,
-                        "key_id": run.key.run_id,
-                        "lease": one.lease,
-                        "until": lease_until,
-                        "now": now,
-                    }
-                )
-                continue
-            connection.execute(_EXPIRE[type(step)], parameters(run.key, None, step, now))
-            history.append((run.key, State.READY, *_told(step)))
-            expired += isinstance(step, NewUrl)
-            failed += isinstance(step, TransferFailed)
-        if taken and connection.execute(_CLAIM, taken).rowcount != len(taken):
-            # Edited by hand: a type that is no text, or none that can be read, names no row.
-            claimed = [one for one in claimed if _is_held(connection, one)]
-        history += [
-            (one.run.key, State.READY, State.DOWNLOADING, "claimed", one.lease) for one in claimed
-        ]
-        events.record(connection, now, history)
-    return Ready(tuple(claimed), expired, failed)
+    now = claim.now
+    looking, values = _may_be_taken(now, claim.cutoff)
+    rows = connection.execute(looking.first, values | {"most": claim.most}).all()
+    taken: list[dict[str, object]] = []
+    for run in map(_ready_run, rows):
+        step = claim.judge_expiry(run)
+        if step is None:
+            one = ClaimedRun(run, claim.owner.new_lease())
+            claimed.append(one)
+            taken.append(
+                {
+                    "key_type": run.key.run_type,
+                    "key_id": run.key.run_id,
+                    "lease": one.lease,
+                    "until": claim.lease_until,
+                    "now": now,
+                }
+            )
+            continue
+        _EXPIRE[type(step)].execute(connection, [parameters(run.key, None, step, now)])
+        history.append((run.key, State.READY, *_told(step)))
+        expired += isinstance(step, NewUrl)
+        failed += isinstance(step, TransferFailed)
+    if taken and _CLAIM.execute(connection, taken) != len(taken):
+        # Edited by hand: a type that is no text, or none that can be read, names no row.
+        claimed = [one for one in claimed if _is_held(connection, one)]
+    history += [
+        (one.run.key, State.READY, State.DOWNLOADING, "claimed", one.lease) for one in claimed
+    ]
+    events.record(connection, now, history)
+    waiting = 0
+    if len(rows) == claim.most:  # there may be more
+        waiting = connection.scalar(looking.waiting, values) or 0
+    return Ready(tuple(claimed), expired, failed, waiting)
 
 
 def _is_held(connection: sa.Connection, claim: ClaimedRun) -> bool:
@@ -245,58 +314,6 @@ def _is_held(connection: sa.Connection, claim: ClaimedRun) -> bool:
 def _ready_run(row: Sequence[Any]) -> ReadyRun:
     run_type, run_id, *rest = row
     return ReadyRun(RunKey(run_type, run_id), *rest)
-
-
-def record_transfers(
-    database: Database, outcomes: Sequence[tuple[RunKey, str, TransferStep]], now: datetime
-) -> list[bool]:
-    """Record outcomes (run, lease, step) in one transaction; say of each whether it holds.
-
-    False: the lease was lost (rescued, cancelled), nothing was written, and the file is not
-    this worker's to publish or to remove.
-    """
-    try:
-        with database.write() as connection:
-            _record_together(connection, outcomes, now)
-            reach(At.RECORD_WRITTEN)
-    except LeaseLostError:  # nothing of it is written: which of them it was shows one by one
-        with database.write() as connection:
-            recorded = [_record_one(connection, *outcome, now) for outcome in outcomes]
-            reach(At.RECORD_WRITTEN)
-        return recorded
-    return [True] * len(outcomes)
-
-
-def _record_together(
-    connection: sa.Connection, outcomes: Sequence[tuple[RunKey, str, TransferStep]], now: datetime
-) -> None:
-    """Record outcomes, all of them.
-
-    Raises:
-        LeaseLostError: a run among them is not held any more.
-
-    """
-    carry_out(
-        connection,
-        _RECORD,
-        [(type(step), parameters(key, lease, step, now)) for key, lease, step in outcomes],
-    )
-    events.record(
-        connection,
-        now,
-        [(key, State.DOWNLOADING, *_told(step)) for key, _, step in outcomes],
-    )
-
-
-def _record_one(
-    connection: sa.Connection, key: RunKey, lease: str, step: TransferStep, now: datetime
-) -> bool:
-    """Record one outcome; False where the run is not held any more."""
-    try:
-        _record_together(connection, [(key, lease, step)], now)
-    except LeaseLostError:
-        return False
-    return True
 
 
 def note_object(

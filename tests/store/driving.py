@@ -86,16 +86,16 @@ class Driver:
         wanted = {RunKey(run_type, run_id) for run_id in run_ids}
         recorded = 0
         for batch in self.claim_due(seconds):
-            steps: list[tuple[RunKey, PollStep]] = [
+            judged: list[tuple[RunKey, str, PollStep]] = [
                 (
                     run.key,
+                    batch.lease,
                     step if run.key in wanted else PollLater(run.next_attempt_at, asked=False),
                 )
                 for run in batch.runs
             ]
             recorded += sum(run.key in wanted for run in batch.runs)
-            held = polling.record_polls(self.database, batch.lease, steps, at(seconds))
-            assert held == {run.key for run in batch.runs}
+            assert all(polling.record_polls(self.database, judged, at(seconds)))
         assert recorded == len(wanted)
 
     def ready(
@@ -124,15 +124,15 @@ class Driver:
         owner: Owner | None = None,
     ) -> transfers.Ready:
         """Claim runs to transfer."""
-        return transfers.claim_ready(
-            self.database,
+        claim = transfers.Claim(
             owner or self.owner,
-            most=most,
-            now=at(seconds),
-            cutoff=None if cutoff is None else at(cutoff),
-            lease_until=at(seconds + lease),
-            judge_expiry=judge,
+            most,
+            at(seconds),
+            None if cutoff is None else at(cutoff),
+            at(seconds + lease),
+            judge,
         )
+        return transfers.claim_ready(self.database, claim)
 
     def downloading(self, *run_ids: int, seconds: float = 0) -> list[transfers.ClaimedRun]:
         """Track runs and claim each for a transfer; nothing else may be ready."""

@@ -109,10 +109,10 @@ def test_a_claim_whose_holder_died(driver: Driver) -> None:
     assert new.lease != old.lease
     step = UrlReceived(signed_url(1), None, "SUCCESS")
     before = driver.row(1)
-    assert polling.record_polls(driver.database, old.lease, [(key(1), step)], at(61)) == set()
+    assert polling.record_polls(driver.database, [(key(1), old.lease, step)], at(61)) == [False]
     assert driver.row(1) == before
     assert driver.reasons(1) == ["submitted"]
-    assert polling.record_polls(driver.database, new.lease, [(key(1), step)], at(62)) == {key(1)}
+    assert polling.record_polls(driver.database, [(key(1), new.lease, step)], at(62)) == [True]
     assert driver.reasons(1) == ["submitted", "url_received"]
 
 
@@ -128,8 +128,8 @@ def test_a_late_answer_that_nobody_has_claimed_since(driver: Driver) -> None:
     """An answer that comes after the claim's end is good while nobody else has the run."""
     driver.submit(1)
     [batch] = driver.claim_due(0, lease=60)
-    steps = [(key(1), UrlReceived(signed_url(1), None, None))]
-    assert polling.record_polls(driver.database, batch.lease, steps, at(100)) == {key(1)}
+    judged = [(key(1), batch.lease, UrlReceived(signed_url(1), None, None))]
+    assert polling.record_polls(driver.database, judged, at(100)) == [True]
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_a_run_cancelled_meanwhile(driver: Driver, step: PollStep) -> None:
     [batch] = driver.claim_due()
     control.cancel(driver.database, [key(1)], at(1))
     before = driver.row(1)
-    steps = [(key(1), step), (key(2), step)]
-    assert polling.record_polls(driver.database, batch.lease, steps, at(2)) == {key(2)}
+    judged = [(key(1), batch.lease, step), (key(2), batch.lease, step)]
+    assert polling.record_polls(driver.database, judged, at(2)) == [False, True]
     assert driver.row(1) == before
     assert driver.row(2)["lease_owner"] is None
 

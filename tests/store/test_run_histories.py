@@ -154,8 +154,8 @@ class Histories(RuleBasedStateMachine):
         step = data.draw(st.sampled_from(steps))
         run = self.runs[run_id]
         holds = run.state == "pending" and run.lease == lease
-        held = polling.record_polls(self.database, lease, [(key(run_id), step)], at(self.now))
-        assert held == ({key(run_id)} if holds else set())
+        held = polling.record_polls(self.database, [(key(run_id), lease, step)], at(self.now))
+        assert held == [holds]
         if not holds:
             return
         self.polling.remove((run_id, lease))
