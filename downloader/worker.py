@@ -22,6 +22,7 @@ from downloader.rules.states import FINISHED
 from downloader.rules.steps import NewUrl, Published, PutBack, TransferFailed, TryAgain
 from downloader.session import Held, Mode
 from downloader.store import inspection, transfers
+from downloader.transfer.desks import Desks, processors
 from downloader.transfer.engine import TransferError
 from downloader.transfer.files import DiskError
 from downloader.transfer.guard import Guard, Interrupted
@@ -86,6 +87,7 @@ class Workers:
         self._recorder = recorder
         self._output = output
         self._engine = engine
+        self._desks = Desks(processors())
         self._crew = Crew(self._see_through)
         self._jobs: dict[str, _Job] = {}  # what is under way, or not recorded yet, by its lease
         self._more_expected = False  # the last claim got all that it asked for
@@ -248,7 +250,8 @@ class Workers:
         """Have a run, claimed at this time of the monotonic clock, transferred."""
         # The lease counts from before the claim, which may have waited for the database.
         now = time.monotonic()
-        guard = Guard(self._session.settings.lease_seconds - (now - claimed_at))
+        left = self._session.settings.lease_seconds - (now - claimed_at)
+        guard = Guard(left, self._desks)
         held = Held(claim.run.key, claim.lease, guard)
         self._session.hold(held)
         job = self._jobs[claim.lease] = _Job(claim, held, guard, now)
@@ -258,7 +261,8 @@ class Workers:
         """See one run through to an outcome, in its thread."""
         run, limits = job.claim.run, self._session.settings.limits
         try:
-            delivered = self._transfer(job)
+            with self._desks:
+                delivered = self._transfer(job)
         except TransferError as error:
             spent = Spent(run.attempts, run.refreshes, run.error_code)
             step = after_problem(

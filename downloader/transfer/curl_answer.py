@@ -40,7 +40,7 @@ class Answer:
     def __init__(self, sink: Sink, timing: Timing, guard: Guard) -> None:
         self._sink = sink
         self._timing = timing
-        self._guard = guard
+        self.guard = guard
         self._pace: Pace | None = None
         self._status: int | None = None
         self._fields: list[tuple[bytes, bytes]] = []
@@ -73,7 +73,7 @@ class Answer:
             TransferError: `stalled`; the next byte of the body, or the head, is overdue.
 
         """
-        self._guard.check()
+        self.guard.check()
         due = self._final_due
         if self._pace is not None:
             # Whatever frames a body can drip for days without a byte of the body itself.
@@ -123,7 +123,7 @@ class Answer:
             return
         body = b"".join(self._gathered)
         self._gathered, self._gathered_bytes = [], 0
-        self._guard.check()
+        self.guard.check()
         self.has_enough = not self._pace.push(self._sink, body)
 
     def _header(self, line: bytes) -> int | None:

@@ -152,7 +152,9 @@ class Session:
             if timer_at is not None:
                 until = min(until, timer_at)
             running = 1
-            for descriptor, event in self._poll.poll(max(0, math.ceil((until - now) * 1000))):
+            with answer.guard.away:
+                events = self._poll.poll(max(0, math.ceil((until - now) * 1000)))
+            for descriptor, event in events:
                 if descriptor == self._bell.descriptor:
                     self._bell.hush()
                     continue

@@ -7,8 +7,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from downloader.transfer.desks import Away
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from downloader.transfer.desks import Desks
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: somebody said stop
@@ -20,9 +24,12 @@ class Guard:
 
     The lease's end is kept on the monotonic clock: a process that was frozen past it finds
     that out here, before it publishes, whatever the wall clock did.
+
+    `away` is a context for whatever the transfer waits for: others may be at work meanwhile.
     """
 
-    def __init__(self, lease_seconds: float) -> None:
+    def __init__(self, lease_seconds: float, desks: Desks | None = None) -> None:
+        self.away = Away(desks)
         self._lock = threading.Lock()
         self._wake: Callable[[], None] | None = None
         self._cancelled = threading.Event()
@@ -53,10 +60,13 @@ class Guard:
         """Wait so long; raise `Interrupted` as soon as the transfer must stop."""
         over_at = time.monotonic() + seconds
         self.check()
-        while (left := over_at - time.monotonic()) > 0:
-            # The lease may end meanwhile, or be extended.
-            self._cancelled.wait(min(left, max(0.0, self._ends_at - time.monotonic())))
-            self.check()
+        if seconds <= 0:
+            return
+        with self.away:
+            while (left := over_at - time.monotonic()) > 0:
+                # The lease may end meanwhile, or be extended.
+                self._cancelled.wait(min(left, max(0.0, self._ends_at - time.monotonic())))
+                self.check()
 
     @contextlib.contextmanager
     def waking(self, wake: Callable[[], None]) -> Iterator[None]:

@@ -69,7 +69,8 @@ class HttpxEngine:
             raise unusable_url("The URL is none that can be asked for.") from None
         expect_within(self._timing.connect_seconds + self._timing.stall_seconds)
         try:
-            response = self._client.send(request, stream=True)
+            with guard.away:
+                response = self._client.send(request, stream=True)
         except UnicodeError:  # no host name: the resolver's encoding does not take it
             raise unusable_url("The URL's host name is none that can be looked up.") from None
         with contextlib.closing(response), guard.waking(_waker(response)):
@@ -82,7 +83,12 @@ class HttpxEngine:
             # What frames a body, chunk by chunk, can drip for days without a byte of the body
             # itself.
             expect_within(self._timing.stall_seconds)
-            for chunk in response.iter_raw():
+            body = response.iter_raw()
+            while True:
+                with guard.away:
+                    chunk = next(body, None)
+                if chunk is None:
+                    break
                 guard.check()
                 if not pace.push(sink, chunk):
                     break

@@ -101,13 +101,18 @@ def transfer(order: Order, output: Output, engine: Engine, guard: Guard) -> Deli
         raise TransferError(
             Problem(ProblemKind.HOPELESS, "bad_run", "No folder can be named after its run type.")
         )
-    part = output.open_part(order.key, order.etag, order.total_bytes, untried=order.untried)
+    if order.untried:
+        part = output.open_part(order.key, order.etag, order.total_bytes, untried=True)
+    else:
+        with guard.away:  # what there is of it is read
+            part = output.open_part(order.key, order.etag, order.total_bytes)
     try:
-        with disk_errors(output.folder):
-            adopted = _adopt(part)
-        if adopted is not None:
-            return Delivered(adopted, part)
-        note = _Note(order, output, part)
+        if part.linked:
+            with guard.away, disk_errors(output.folder):
+                adopted = _adopt(part)
+            if adopted is not None:
+                return Delivered(adopted, part)
+        note = _Note(order, output, part, guard)
         try:
             sink = _receive(order, output, part, note=note, engine=engine, guard=guard)
             step = _publish(order, output, part, sink, guard)
@@ -123,13 +128,15 @@ def transfer(order: Order, output: Output, engine: Engine, guard: Guard) -> Deli
         reach(At.TRANSFER_DELIVERED)
         return Delivered(step, part)
     finally:
-        part.let_go()
+        if part.linked:
+            part.let_go()
+        else:
+            with guard.away:  # what has come is forced to the disk
+                part.let_go()
 
 
 def _adopt(part: Part) -> Published | None:
     """Return the file that an earlier process published without its commit, if it is there."""
-    if not part.linked:
-        return None
     found = part.published()
     if found is None:
         part.abandon()
@@ -181,10 +188,12 @@ def _publish(order: Order, output: Output, part: Part, sink: _PartSink, guard: G
     try:
         with disk_errors(output.folder):
             reach(At.TRANSFER_WRITTEN)
-            part.sync()
+            with guard.away:
+                part.sync()
             guard.check()  # the last moment at which a lost lease costs nothing
             reach(At.TRANSFER_SYNCED)
-            part.publish(final)
+            with guard.away:
+                part.publish(final)
     except NameTakenError as error:
         raise TransferError(
             Problem(
@@ -202,10 +211,11 @@ class _Note:
     That is worth it only for a transfer that lasts, or is cut off.
     """
 
-    def __init__(self, order: Order, output: Output, part: Part) -> None:
+    def __init__(self, order: Order, output: Output, part: Part, guard: Guard) -> None:
         self._order = order
         self._output = output
         self._part = part
+        self._guard = guard
         self._object: tuple[str, int | None] | None = None  # what is yet to be noted
         self._due = math.inf  # monotonic clock
 
@@ -230,7 +240,8 @@ class _Note:
         with disk_errors(self._output.folder):
             self._part.belongs_to(etag, total_bytes)
         try:
-            held = self._order.note_object(etag=etag, total_bytes=total_bytes)
+            with self._guard.away:
+                held = self._order.note_object(etag=etag, total_bytes=total_bytes)
         except StoreError:  # locked by another program, say: the bytes come all the same
             self._due = time.monotonic() + NOTE_SECONDS
             return
