@@ -148,6 +148,7 @@ class _Service:
         self._workers = Workers(session, self._recorder, output, engine)
         self._stopped: str | None = None
         self._unfinished = 0
+        self._finished_then = 0
         self._count_again_at = float("-inf")
 
     async def run(self) -> str | None:
@@ -184,23 +185,24 @@ class _Service:
 
     async def _count_unfinished(self) -> int:
         """Count what is left, as seldom as it takes long: among a million runs it does."""
-        began_at = time.monotonic()
+        began_at, tally = time.monotonic(), self._session.tally
         if began_at >= self._count_again_at or self._session.stopping.is_set():
             self._unfinished = await self._session.in_thread(
                 inspection.count_unfinished, self._session.database
             )
+            self._finished_then = tally.done + tally.failed
             ended_at = time.monotonic()
             self._count_again_at = ended_at + max(1.0, _COUNTING_SHARE * (ended_at - began_at))
-        return self._unfinished
+        return max(0, self._unfinished - (tally.done + tally.failed - self._finished_then))
 
     async def _show(self) -> None:
         session = self._session
-        trouble = session.trouble
+        unfinished, trouble = await self._count_unfinished(), session.trouble
         self._reporter.show(
             Snapshot(
                 done=session.tally.done,
                 failed=session.tally.failed,
-                unfinished=await self._count_unfinished(),
+                unfinished=unfinished,
                 transferring=self._workers.active,
                 concurrency=session.concurrency.limit,
                 received_bytes=session.received_bytes,

@@ -127,7 +127,7 @@ class Workers:
             last_look = session.polling_over  # what became ready before that is seen below
             await self._note()
             stopping = session.stopping.is_set()
-            if stopping or session.disk.trouble is not None:
+            if stopping:
                 self._put_back()
             began = await self._turn(0 if stopping else await self._free())
             if stopping:
@@ -170,8 +170,11 @@ class Workers:
         session, crew = self._session, self._crew
         limit = session.concurrency.look(crew.active, session.received_bytes)
         self._idle = limit - crew.begun
+        known = session.disk.trouble
         await session.disk.look()
         if session.disk.trouble is not None:
+            if known is None:  # another process has met it
+                self._put_back()
             crew.limit(1)
             session.concurrency.found(0, wanted=1)
             return 1 if not crew.begun and await self._may_probe() else 0
@@ -307,6 +310,8 @@ class Workers:
             raise failures[0]
         for trouble in troubles:
             await self._session.disk.shut(trouble)
+        if troubles:
+            self._put_back()
 
     def _take_ended(self) -> tuple[list[Trouble], list[BaseException]]:
         """Hand what has ended to the recorder; return what stops everybody."""
