@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MAX_HEADER_BYTES: Final = 128 * 1024
 """More than this is no head of an answer; libcurl's own bound is new, and of some 300 KiB."""
 
-GATHERED_BYTES: Final = 256 * 1024
+GATHERED_BYTES: Final = 128 * 1024
 """How much of a body is gathered before the sink gets it: each piece is hashed and written, and
 costs a thread its turn several times over."""
 
