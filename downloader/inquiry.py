@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -67,6 +68,8 @@ class Inquiries:
         self.key_is_good = False  # an answer has shown it, in this process
         self.last_failure: Trouble | None = None
         self._known_good: RunKey | None = None  # the API has answered for it
+        self.answer_seconds = math.inf
+        """How long the last answer took."""
         self._judged: list[_Judged] = []
         self._recording = anyio.Lock()
 
@@ -96,11 +99,13 @@ class Inquiries:
 
     async def _ask(self, batch: Batch) -> Reply:
         self._session.tally.requests += 1
+        asked_at = time.monotonic()
         with anyio.move_on_after(_ANSWER_DEADLINE_SECONDS):
             reply = await anyio.to_thread.run_sync(
                 self._client.ask, batch, limiter=self._threads, abandon_on_cancel=True
             )
             reach(At.POLL_ANSWERED)
+            self.answer_seconds = time.monotonic() - asked_at
             self._session.note_clock_offset(reply.clock_offset)
             return reply
         said = f"The API did not answer in {_ANSWER_DEADLINE_SECONDS:g} seconds."

@@ -30,6 +30,9 @@ BACKLOG_PER_WORKER: Final = 2
 _WORTH_A_CLAIM: Final = REQUESTS_AT_ONCE * MAX_BATCH
 """For how many runs there is to be room: a claim costs the same for few as for many."""
 
+_QUICK_SECONDS: Final = 0.05
+"""An answer that comes within this is not waited for much longer than a claim."""
+
 _LOOK_AGAIN_SECONDS: Final = 1.0
 """How soon runs submitted by another process are seen."""
 
@@ -123,7 +126,10 @@ class Poller:
         free = at_once - len(self._asking)
         appetite = session.concurrency.limit * BACKLOG_PER_WORKER + 2 * session.ahead
         room = appetite - await self._waiting(now) - sum(self._asking.values())
-        self._no_room = free < (at_once + 1) // 2 or room < min(_WORTH_A_CLAIM, (appetite + 1) // 2)
+        # Where an answer takes its time the requests had better follow each other closely.
+        grouped = self._inquiries.answer_seconds < _QUICK_SECONDS
+        least = min(_WORTH_A_CLAIM, (appetite + 1) // 2) if grouped else 1
+        self._no_room = room < least or free < ((at_once + 1) // 2 if grouped else 1)
         if self._no_room:
             return []
         await self._look_back()
