@@ -9,6 +9,7 @@ import anyio
 
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
+from downloader.errors import BusyDatabaseError, FullDatabaseError
 from downloader.failpoints import At, reach
 from downloader.inquiry import REQUESTS_AT_ONCE, Inquiries
 from downloader.rules.batching import MAX_BATCH, claim_size
@@ -172,9 +173,12 @@ class Poller:
         while not once and free > len(batches) and room > sum(len(one.runs) for one in batches):
             if (lead := tempo.next_lead()) is None:
                 break
-            batches += pacing.claim_near(
-                session.database, session.owner, lead, now=now, lease_until=lease_until
-            )
+            try:
+                batches += pacing.claim_near(
+                    session.database, session.owner, lead, now=now, lease_until=lease_until
+                )
+            except (BusyDatabaseError, FullDatabaseError):
+                break  # begun anew this would forget what is claimed already
         return batches
 
     async def _look_back(self) -> None:

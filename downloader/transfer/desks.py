@@ -9,10 +9,6 @@ from __future__ import annotations
 
 import os
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 
 class Desks:
@@ -23,18 +19,19 @@ class Desks:
         for _ in range(number):
             self._free.put(None)
 
-    def __enter__(self) -> None:
+    def take(self) -> None:
         """Take a desk, once there is one."""
         self._free.get()
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        """Leave it."""
+    def leave(self) -> None:
+        """Leave it to another."""
         self._free.put(None)
+
+    def __enter__(self) -> None:
+        self.take()
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
 
 
 class Away:
@@ -44,19 +41,12 @@ class Away:
         self._desks = desks
 
     def __enter__(self) -> None:
-        """Leave it."""
         if self._desks is not None:
-            self._desks.__exit__(None, None, None)
+            self._desks.leave()
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        """Take one again."""
+    def __exit__(self, *_: object) -> None:
         if self._desks is not None:
-            self._desks.__enter__()
+            self._desks.take()
 
 
 def processors() -> int:
