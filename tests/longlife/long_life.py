@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MB = 1_000_000
 GROWTH_BYTES = 10 * MB
 LOG_BYTES = 64 * 1024 * 1024
+FILES_OF_A_TRANSFER = 3  # its part, the folder of parts, the folder of saved files
 
 
 @dataclass
@@ -41,12 +42,16 @@ class Life:
 
     runs: int
     warm_up: int
+    concurrency: int
     seconds: float = 0.0
     requests: int = 0
     transfers: int = 0
     resident: list[int] = field(default_factory=list)
     """After the warm-up, one sample every now and then."""
     files: list[int] = field(default_factory=list)
+    """Descriptors, but for those of transfers under way."""
+    parts: list[int] = field(default_factory=list)
+    """Descriptors of parts and of the folders they are in."""
     threads: list[int] = field(default_factory=list)
     largest_log: int = 0
 
@@ -63,6 +68,7 @@ class Life:
         for samples in (self.files, self.threads):
             first, last = _ends(samples)
             assert min(last) <= min(first) + 2, samples
+        assert max(self.parts) <= self.concurrency * FILES_OF_A_TRANSFER, self.parts
         assert self.largest_log < LOG_BYTES, self
         assert self.transfers == self.runs
         assert self.requests <= self.runs * 0.205, self
@@ -108,7 +114,7 @@ def live(folder: Path, *, runs: int, warm_up: int, concurrency: int = 16) -> Lif
     """Drain `runs` runs of a kilobyte by one process, with readers attached; return its life."""
     (folder / "home").mkdir(exist_ok=True)
     program = Program(folder)
-    life = Life(runs, warm_up)
+    life = Life(runs, warm_up, concurrency)
     with Simulator(SimulatorOptions(min_size=1_000, max_size=1_100)) as simulator:
         program.env["DOWNLOADER_API_URL"] = simulator.api_url
         program.submit(range(1, runs + 1))
@@ -145,9 +151,20 @@ def _watch(program: Program, process: subprocess.Popen[str], life: Life) -> None
         if done >= life.warm_up:
             with contextlib.suppress(psutil.NoSuchProcess):
                 life.resident.append(measured.memory_info().rss)
-                life.files.append(measured.num_fds())
+                parts = _open_below(process.pid, program.output)
+                life.files.append(measured.num_fds() - parts)
+                life.parts.append(parts)
                 life.threads.append(measured.num_threads())
-        pause.wait(0.25)
+        pause.wait(0.1)
+
+
+def _open_below(pid: int, folder: Path) -> int:
+    """Return how many files and folders a process has open in a folder; none where /proc is not."""
+    found = 0
+    for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+        with contextlib.suppress(OSError):  # closed meanwhile
+            found += descriptor.readlink().is_relative_to(folder)
+    return found
 
 
 def main() -> None:
