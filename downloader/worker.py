@@ -52,6 +52,7 @@ _AHEAD_SECONDS: Final = 0.05
 """For how long there is to be work for every thread after a turn."""
 
 _MOST_AHEAD: Final = 64
+"""What waits here could be another process's: never more than this."""
 
 _COUNT_SECONDS: Final = 0.1
 """Over how long it is counted how many transfers end."""

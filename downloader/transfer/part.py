@@ -115,14 +115,7 @@ class Part:
 
     def _take_over(self, partial: int, wanted: ObjectName | None) -> int | None:
         """Take a part that nobody holds: one already published, else one of the wanted object."""
-        mine = f"{self._key.run_type}-{self._key.run_id}."
-        names = [
-            name
-            for name in os.listdir(partial)
-            if name.startswith(mine) and part_of(name) == self._key
-        ]
-        if not names:
-            return None
+        names = [name for name, key in parts_in(partial) if key == self._key]
         locks = [(lock_existing(name, partial), name) for name in names]
         # Without a lock: somebody may still be writing to it.
         free = [(descriptor, name) for descriptor, name in locks if descriptor is not None]
