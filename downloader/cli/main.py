@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -16,6 +17,9 @@ import click
 from downloader import __version__, failpoints
 from downloader.cli.configuration import read_configuration
 from downloader.errors import DownloaderError
+
+_COLLECT_EVERY: Final = 10_000
+"""After how many new objects Python looks for garbage: its 700 are for less than we import."""
 
 _THREADS_SECONDS: Final = 0.5
 """How long threads that are about to end may take."""
@@ -94,6 +98,7 @@ def cli(ctx: click.Context, config: str | None) -> None:
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failures, 2 usage, 3 blocked, 4 stopped early."""
+    gc.set_threshold(_COLLECT_EVERY)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A name or a provider's message may hold what the terminal's encoding has not.
         sys.stdout.reconfigure(errors="backslashreplace")

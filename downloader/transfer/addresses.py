@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
@@ -36,18 +37,30 @@ def address_of(url: str) -> Address:
         raise unusable_url("The URL is none that can be asked for.")
     try:
         parts = urlsplit(url)
-        # The origin alone: httpx would look at each character of a long signature, twice.
-        parsed = httpx.URL(f"{parts.scheme}://{parts.netloc}")
+        scheme, origin, host = _origin(parts.scheme, parts.netloc)
         target = _target(url, parts.netloc)
-        host = parsed.raw_host.decode("ascii")
     except (httpx.InvalidURL, ValueError):
         raise unusable_url("The URL is none that can be asked for.") from None
-    if parsed.scheme not in ("http", "https"):
+    if scheme not in ("http", "https"):
         raise unusable_url("The URL is neither of http nor of https.")
     # What some client unescapes leads elsewhere than we think; of an IPv6 address it is the zone.
     if not host or ("%" in host and ":" not in host):
         raise unusable_url("The URL's host name is none that can be looked up.")
-    return Address(f"{parsed.scheme}://{parsed.netloc.decode('ascii')}", host, target)
+    return Address(origin, host, target)
+
+
+@functools.lru_cache(maxsize=16)  # run after run is at the same storage
+def _origin(scheme: str, netloc: str) -> tuple[str, str, str]:
+    """Return scheme, origin and host as httpx reads them.
+
+    Of the origin alone: httpx would look at each character of a long signature, twice.
+    """
+    parsed = httpx.URL(f"{scheme}://{netloc}")
+    return (
+        parsed.scheme,
+        f"{parsed.scheme}://{parsed.netloc.decode('ascii')}",
+        parsed.raw_host.decode("ascii"),
+    )
 
 
 def _target(url: str, netloc: str) -> str:

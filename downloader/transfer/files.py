@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from types import TracebackType
 
 TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 """What the operating system says where no more files can be opened."""
@@ -40,20 +41,32 @@ class Hashed(NamedTuple):
     sha256: str
 
 
-@contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn what the operating system says of a folder into a `DiskError`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskError("disk_full", _why_full(folder, error.errno)) from error
-        if error.errno in TOO_MANY_FILES:
-            raise too_many_files() from error
-        raise DiskError(
-            "output_unusable",
-            f"The output folder {folder} cannot be written to: {error.strerror}.",
-        ) from error
+class disk_errors:  # noqa: N801 - used as a function, and several times a file: no generator
+    """Turn what the operating system says of a folder into a `DiskError`, in this context."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self, _kind: object, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        """Raise `DiskError` in place of OSError."""
+        if isinstance(error, OSError):
+            raise _disk_error(self._folder, error) from error
+
+
+def _disk_error(folder: Path, error: OSError) -> DiskError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskError("disk_full", _why_full(folder, error.errno))
+    if error.errno in TOO_MANY_FILES:
+        return too_many_files()
+    return DiskError(
+        "output_unusable",
+        f"The output folder {folder} cannot be written to: {error.strerror}.",
+    )
 
 
 def too_many_files() -> DiskError:
