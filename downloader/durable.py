@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING
+import secrets
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -35,6 +37,31 @@ def make_folders(path: Path, mode: int = 0o777) -> None:
         if not path.is_dir():
             raise
     with contextlib.suppress(PermissionError):  # one that may be written to but not read
+        sync(path.parent)
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[TextIO]:
+    """Lend a new file of text that takes the place of `path` at the end, whole and on the disk.
+
+    Whoever reads `path` meanwhile has the old one; where an error comes out it stays.
+
+    Raises:
+        OSError: as the operating system says it.
+
+    """
+    new = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
+    try:
+        with new.open("x", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            new.unlink()
+        raise
+    with contextlib.suppress(PermissionError):  # as above
         sync(path.parent)
 
 

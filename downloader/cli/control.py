@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from downloader.cli.inspection import run_key
+from downloader.cli.listing import run_key
 from downloader.cli.options import Command, database_option, json_option, type_option
 from downloader.clock import utc_now
 

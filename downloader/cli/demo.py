@@ -136,13 +136,13 @@ def _submit(database: Path, ids: range) -> None:
 
 def _tell(database: Path, result: Result, seconds: float) -> None:
     """Print what was saved, what failed and why, and where to look."""
-    from downloader.store import inspection  # noqa: PLC0415 - start-up time
+    from downloader.store import listing  # noqa: PLC0415 - start-up time
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
 
     with closing(open_database(database)) as opened:
         rows = {
             state: sorted(
-                inspection.list_runs(opened, state=state, run_type=None, limit=_SHOWN),
+                listing.list_runs(opened, listing.Filter((state,)), limit=_SHOWN),
                 key=lambda row: int(row["run_id"]),
             )
             for state in (State.DONE, State.FAILED)

@@ -28,9 +28,10 @@ _THREADS_SECONDS: Final = 0.5
 _COMMANDS: Final = {
     "submit": "downloader.cli.submit:submit",
     "run": "downloader.cli.run:run",
-    "status": "downloader.cli.inspection:status",
-    "list": "downloader.cli.inspection:list_runs",
-    "show": "downloader.cli.inspection:show",
+    "status": "downloader.cli.status:status",
+    "list": "downloader.cli.listing:list_runs",
+    "show": "downloader.cli.listing:show",
+    "export": "downloader.cli.export:export",
     "retry": "downloader.cli.control:retry",
     "cancel": "downloader.cli.control:cancel",
     "verify": "downloader.cli.verify:verify",
@@ -39,7 +40,7 @@ _COMMANDS: Final = {
     "demo": "downloader.cli.demo:demo",
 }
 # These only show what is there: a reader that leaves (`| head`) leaves nothing undone.
-_SHOWING: Final = frozenset({"status", "list", "show"})
+_SHOWING: Final = frozenset({"status", "list", "show", "export"})
 
 
 class _Commands(click.Group):

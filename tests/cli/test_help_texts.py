@@ -131,7 +131,7 @@ def test_what_a_quick_command_imports() -> None:
         "from downloader.cli.main import cli\n"
         "import click\n"
         "cli.get_command(click.Context(cli), 'status')\n"
-        "from downloader.store import inspection, migrate\n"
+        "from downloader.store import migrate, status\n"
         f"print(*[name for name in {heavy} if name in sys.modules])\n"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

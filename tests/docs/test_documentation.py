@@ -165,6 +165,21 @@ def test_the_usage_commands(program: Program, start_simulator: StartSimulator) -
     assert dict(program.query("SELECT run_id, state FROM runs")) == {12345: "done", 67890: "done"}
 
 
+def test_the_export_commands(program: Program, start_simulator: StartSimulator) -> None:
+    """The documented manifests are written, and sha256sum agrees with one."""
+    simulator = start_simulator()
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program.submit([1, 2])
+    program("run", "--drain")
+    for line in command("docs/commands.md", "export").splitlines():
+        done = shell(program, line)
+        assert (done.returncode, done.stderr) == (0, ""), line
+    for name in ("saved.csv", "saved.m3u8", "saved.sha256"):
+        text = (program.folder / name).read_text()
+        assert str(program.output / "1.") in text
+        assert str(program.output / "2.") in text
+
+
 def test_the_simulator_commands(program: Program) -> None:
     """The README's simulator serves a drain with faults."""
     serve, submit, drain = command("README.md", "simulate").splitlines()

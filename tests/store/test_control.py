@@ -8,7 +8,9 @@ from store.driving import OTHER_TYPE, TYPE, Driver, at, key, published
 from downloader.errors import InputError
 from downloader.rules.states import State
 from downloader.rules.steps import TransferFailed, UrlReceived
-from downloader.store import blocks, control, inspection, leases, transfers
+from downloader.store import blocks, control, inspection, leases, listing, transfers
+from downloader.store.listing import Filter
+from downloader.store.status import status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,7 +140,7 @@ def test_blocks(driver: Driver) -> None:
         blocks.Block("disk", "disk_full", "Full.", at(0), at(10), 1),
         blocks.Block("api", "payment", "Pay.", at(1), at(31), 2),
     ]
-    assert inspection.status(database).blocked == blocks.current_blocks(database)
+    assert status(database, at(20)).blocked == blocks.current_blocks(database)
     assert blocks.unblock(database, "disk")
     assert not blocks.unblock(database, "disk")
     assert [block.scope for block in blocks.current_blocks(database)] == ["api"]
@@ -146,16 +148,16 @@ def test_blocks(driver: Driver) -> None:
 
 def test_status(driver: Driver) -> None:
     """The status counts every state, saved bytes alone, and knows the oldest unfinished run."""
-    empty = inspection.status(driver.database)
+    empty = status(driver.database, at(20))
     assert (set(empty.runs.values()), empty.bytes, empty.oldest_unfinished_at) == ({0}, 0, None)
     assert list(empty.runs) == [state.value for state in State]
     driver.done(10, 11, seconds=1, size=500)
-    assert inspection.status(driver.database).oldest_unfinished_at is None
+    assert status(driver.database, at(20)).oldest_unfinished_at is None
     assert not inspection.any_unfinished(driver.database)
     [claim] = driver.downloading(12, seconds=2)
     transfers.note_object(driver.database, claim, etag=None, total_bytes=10**9, now=at(2))
     driver.submit(13, 14, seconds=3)
-    found = inspection.status(driver.database)
+    found = status(driver.database, at(20))
     assert found.runs == dict.fromkeys(found.runs, 0) | {"pending": 2, "downloading": 1, "done": 2}
     assert (found.bytes, found.oldest_unfinished_at) == (1000, at(2))
     assert inspection.count_unfinished(driver.database) == 3
@@ -177,35 +179,100 @@ def test_lists(driver: Driver) -> None:
     driver.submit(3, seconds=5, run_type=OTHER_TYPE)
     driver.failed(4, seconds=3)
 
-    def ids(
-        state: State | None = None, run_type: str | None = None, limit: int | None = None
-    ) -> list[int]:
-        rows = inspection.list_runs(driver.database, state=state, run_type=run_type, limit=limit)
+    def ids(*states: State, run_type: str | None = None, limit: int | None = None) -> list[int]:
+        rows = listing.list_runs(driver.database, Filter(states, run_type), limit=limit)
         return [row["run_id"] for row in rows]
 
     driver.execute("UPDATE runs SET updated_at = submitted_at")
     assert ids() == [3, 4, 2, 1]
     assert ids(State.PENDING) == [3, 2, 1]
-    assert ids(State.PENDING, TYPE) == [2, 1]
+    assert ids(State.PENDING, run_type=TYPE) == [2, 1]
     assert ids(limit=2) == [3, 4]
     assert ids(State.DONE) == []
+    assert ids(State.PENDING, State.FAILED) == [3, 4, 2, 1]
 
 
 def test_a_long_list_is_whole(driver: Driver) -> None:
     """A list longer than what is fetched at a time has every run once."""
     driver.submit(*range(1, 2502))
-    rows = inspection.list_runs(driver.database, state=None, run_type=None, limit=None)
+    rows = listing.list_runs(driver.database, Filter())
     assert sorted(row["run_id"] for row in rows) == list(range(1, 2502))
 
 
 def test_one_run(driver: Driver) -> None:
     """One run is shown with its history; one that is not tracked is not there."""
     driver.done(1)
-    assert inspection.show_run(driver.database, key(1, OTHER_TYPE)) is None
-    assert inspection.show_run(driver.database, key(2)) is None
-    found = inspection.show_run(driver.database, key(1))
+    assert listing.show_run(driver.database, key(1, OTHER_TYPE)) is None
+    assert listing.show_run(driver.database, key(2)) is None
+    found = listing.show_run(driver.database, key(1))
     assert found is not None
     run, history = found
     assert (run["state"], run["done_at"]) == ("done", at(0))
     assert [event.to_state for event in history] == ["pending", "ready", "downloading", "done"]
     assert inspection.states_of(driver.database, [key(1), key(2)]) == {key(1): "done"}
+
+
+def test_what_was_saved_of_late(driver: Driver) -> None:
+    """A status tells of the last ten minutes, or of the last day where those had too little."""
+    driver.done(1, 2, seconds=0, size=100)
+    driver.done(3, 4, 5, seconds=1000, size=500)
+
+    def of_late(now: float) -> tuple[float, int, int]:
+        found = status(driver.database, at(now)).recent
+        return found.seconds, found.runs, found.bytes
+
+    assert of_late(1100) == (100, 3, 1500)
+    assert of_late(1601) == (1601, 5, 1700)
+    assert of_late(86401) == (85401, 3, 1500)
+    assert of_late(200_000) == (0, 0, 0)
+
+
+def test_failures_that_came_last(driver: Driver) -> None:
+    """A status tells of the three runs that failed last, the newest first, and why."""
+    for run_id in range(1, 6):
+        driver.failed(run_id, seconds=run_id, message=f"Reason {run_id}")
+    found = status(driver.database, at(10)).failures
+    assert [(one.run_id, one.error_message, one.failed_at) for one in found] == [
+        (5, "Reason 5", at(5)),
+        (4, "Reason 4", at(4)),
+        (3, "Reason 3", at(3)),
+    ]
+
+
+def test_filters(driver: Driver) -> None:
+    """A list can be of an error, and of what was submitted before or after a moment."""
+    driver.submit(1, seconds=0)
+    driver.submit(2, seconds=100)
+    driver.failed(3, seconds=50)
+    driver.done(4, seconds=200)
+
+    def ids(which: Filter) -> set[int]:
+        return {row["run_id"] for row in listing.list_runs(driver.database, which)}
+
+    assert ids(Filter(error_codes=("provider_failed", "other"))) == {3}
+    assert ids(Filter(submitted_before=at(50))) == {1, 3}
+    assert ids(Filter(submitted_after=at(50))) == {2, 3, 4}
+    assert ids(Filter(submitted_after=at(40), submitted_before=at(60))) == {3}
+    assert ids(Filter((State.PENDING,), TYPE, (), at(100), at(1))) == {2}
+
+
+def test_saved_files(driver: Driver) -> None:
+    """What is saved is told in the order of the run ids, whatever was saved first."""
+    driver.done(30, seconds=1)
+    driver.done(4, seconds=2)
+    driver.submit(5)
+    found = list(listing.saved_files(driver.database, Filter()))
+    assert [row["run_id"] for row in found] == [4, 30]
+    assert found[0] == {
+        "run_type": TYPE,
+        "run_id": 4,
+        "location": "/audio/4.wav",
+        "bytes": 1000,
+        "sha256": f"{4:064x}",
+        "audio_format": "wav",
+        "submitted_at": at(2),
+        "done_at": at(2),
+    }
+    assert [
+        row["run_id"] for row in listing.saved_files(driver.database, Filter(run_type="x"))
+    ] == []

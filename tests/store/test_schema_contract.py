@@ -15,9 +15,10 @@ from store.driving import SIGNATURE, Driver, key
 from downloader.clock import utc_now
 from downloader.rules.states import State
 from downloader.rules.steps import NewUrl, TransferFailed, TryAgain
-from downloader.store import blocks, control, events, inspection, leases, transfers
+from downloader.store import blocks, control, events, leases, listing, transfers
 from downloader.store.migrate import migrations_folder
 from downloader.store.schema import SCHEMA_REVISION, from_text, metadata, runs, to_text
+from downloader.store.status import status
 
 if TYPE_CHECKING:
     from downloader.rules.steps import TransferStep
@@ -274,9 +275,9 @@ def test_no_other_table_and_no_view_shows_a_urls_query(driver: Driver) -> None:
     )
     assert [name for name, text in shown.items() if SIGNATURE in text] == []
     assert all(text != "[]" for name, text in shown.items() if name != "blocks")
-    listed = list(inspection.list_runs(driver.database, state=None, run_type=None, limit=None))
-    one = inspection.show_run(driver.database, key(11))
-    assert SIGNATURE not in str((listed, one, inspection.status(driver.database)))
+    listed = list(listing.list_runs(driver.database, listing.Filter()))
+    one = listing.show_run(driver.database, key(11))
+    assert SIGNATURE not in str((listed, one, status(driver.database, utc_now())))
     assert all("url" not in row for row in listed)
 
 
@@ -306,4 +307,4 @@ def test_the_history_is_read_in_its_order(driver: Driver) -> None:
 
 def test_the_programs_columns_are_all_known() -> None:
     """The list that people see leaves out the URL and nothing else."""
-    assert {column.name for column in runs.c} - {c.name for c in inspection.SHOWN} == {"url"}
+    assert {column.name for column in runs.c} - {c.name for c in listing.SHOWN} == {"url"}

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,62 +11,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 from store.driving import OTHER_TYPE, SIGNATURE, Driver, at, key
+from terminal import Terminal
 
 from downloader.rules.states import State
 from downloader.rules.steps import TransferFailed
-from downloader.store import blocks, control
+from downloader.store import control
 
 if TYPE_CHECKING:
     from cli.calling import Caller
     from harness import Program
 
 NOON = "2026-03-01 12:00:00.000000"
-
-
-def test_status_of_nothing(call: Caller) -> None:
-    """An empty database has six states at nought, nothing saved, and nothing blocked."""
-    assert call("status", "--json").json == {
-        "runs": {state.value: 0 for state in State},
-        "bytes": 0,
-        "blocked": None,
-        "oldest_unfinished_at": None,
-        "database": str(call.database),
-    }
-    answer = call("status")
-    assert (answer.code, answer.err) == (0, "")
-    assert [line.split() for line in answer.out.splitlines()] == [
-        ["pending", "0"],
-        ["ready", "0"],
-        ["downloading", "0"],
-        ["done", "0", "0.0", "MB"],
-        ["failed", "0"],
-        ["cancelled", "0"],
-        ["database:", str(call.database)],
-    ]
-
-
-def test_status(call: Caller, driver: Driver) -> None:
-    """The status counts runs by state, tells of the oldest unfinished, and what is blocked."""
-    driver.done(7, size=2_500_000)
-    driver.one_of_each_state()
-    blocks.block(
-        driver.database, "api", "key_refused", "No.", now=at(0), pause_seconds=lambda _: 60
-    )
-    found = call("status", "--json").json
-    assert found["runs"] == {state.value: 1 for state in State} | {"done": 2}
-    assert (found["bytes"], found["oldest_unfinished_at"]) == (2_501_000, NOON)
-    assert found["blocked"] == {
-        "reason": "key_refused",
-        "message": "No.",
-        "since": NOON,
-        "until": "2026-03-01 12:01:00.000000",
-    }
-    text = call("status").out
-    assert "2.5 MB" in text
-    assert f"oldest unfinished was submitted {NOON} UTC" in text
-    assert (
-        f"BLOCKED (key_refused) since {NOON}, next try 2026-03-01 12:01:00.000000 UTC: No." in text
-    )
 
 
 def test_lists(call: Caller, driver: Driver) -> None:
@@ -214,3 +172,49 @@ def test_no_output_at_all(program: Program) -> None:
     )
     assert (answer.returncode, answer.stderr) == (0, b"")
     assert program.query("SELECT count(*) FROM runs") == [(2,)]
+
+
+def test_filters(call: Caller, driver: Driver) -> None:
+    """A list can be of several states, of an error code, and by age."""
+    driver.one_of_each_state()
+
+    def states(*arguments: str) -> set[str]:
+        lines = call("list", "--json", *arguments).out.splitlines()
+        return {json.loads(line)["state"] for line in lines}
+
+    assert states("--state", "done", "--state", "failed") == {"done", "failed"}
+    assert states("--error", "provider_failed") == {"failed"}
+    assert states("--error", "none_such") == set()
+    assert states("--older-than", "1d") == {state.value for state in State}
+    assert states("--newer-than", "1d") == set()
+    assert call("list", "--older-than", "yesterday").code == 2
+
+
+def test_csv(call: Caller, driver: Driver) -> None:
+    """A list in CSV has every column but the URL, and quotes what needs it."""
+    driver.failed(3, message='One, "two"\nthree')
+    answer = call("list", "--csv")
+    [row] = csv.DictReader(io.StringIO(answer.out))
+    assert (row["run_id"], row["state"], row["done_at"]) == ("3", "failed", "")
+    assert "url" not in row
+    assert '"' in row["error_message"]
+    assert call("list", "--csv", "--json").code == 2
+
+
+def test_table_on_a_terminal(program: Program, driver: Driver) -> None:
+    """On a terminal a list has a heading, and no line is wider than the window."""
+    driver.done(4, size=2_500_000)
+    driver.failed(3, message="For a reason that takes far more words than any line will hold.")
+    with Terminal(program, "list", columns=80) as terminal:
+        assert terminal.end() == 0
+    heading, second, first = terminal.lines
+    assert heading.split() == ["RUN", "STATE", "SIZE", "CHANGED", "FILE,", "OR", "WHY", "NOT"]
+    assert re.match(r" +3  failed +\S.* ago  provider_failed: For", first)
+    assert first.endswith("…")
+    assert re.match(r" +4  done +2\.5 MB +.* ago  /audio/4.wav", second)
+    assert len(first) == 80
+    program.env["PYTHONIOENCODING"] = "ascii"
+    with Terminal(program, "list", columns=60) as terminal:
+        assert terminal.end() == 0
+    assert terminal.lines[2].endswith("...")
+    assert len(terminal.lines[2]) == 60

@@ -1,0 +1,199 @@
+"""`downloader list` and `show`: runs one by one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from downloader.camb.run_types import RUN_TYPES
+from downloader.cli.options import Command, database_option, json_option, type_option
+from downloader.cli.quantities import Duration
+from downloader.cli.screen import Screen, screen
+from downloader.cli.words import moment, plain, size, span, write_csv
+from downloader.clock import utc_now
+from downloader.errors import InputError
+from downloader.rules.ids import parse_id, show_id
+from downloader.rules.states import RunKey, State
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from downloader.store.listing import Filter
+
+_HEADING: Final = ("RUN", "STATE", "SIZE", "CHANGED", "FILE, OR WHY NOT")
+
+
+def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say which runs, whatever their state."""
+    for add in (
+        click.option(
+            "--newer-than",
+            type=Duration(),
+            metavar="AGE",
+            help="Only those submitted since so long ago, such as 30m, 12h, 2d.",
+        ),
+        click.option(
+            "--older-than",
+            type=Duration(),
+            metavar="AGE",
+            help="Only those submitted so long ago, or longer.",
+        ),
+        click.option(
+            "--type", "run_type", type=click.Choice(sorted(RUN_TYPES)), help="Only these."
+        ),
+    ):
+        command = add(command)
+    return command
+
+
+@click.command(
+    "list", cls=Command, epilog="Example: downloader list --state failed --older-than 1d"
+)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice([state.value for state in State]),
+    help="Only these; may be given more than once.",
+)
+@click.option(
+    "--error",
+    "error_codes",
+    multiple=True,
+    metavar="CODE",
+    help="Only those whose last error this is; may be given more than once.",
+)
+@filter_options
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="At most so many; 0: all.",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with a heading.")
+@database_option
+@json_option
+def list_runs(
+    *,
+    states: tuple[str, ...],
+    error_codes: tuple[str, ...],
+    run_type: str | None,
+    older_than: float | None,
+    newer_than: float | None,
+    limit: int,
+    database: str | None,
+    as_csv: bool,
+    as_json: bool,
+) -> None:
+    """List runs, the last changed first; with --json one object a line."""
+    from downloader.store import listing  # noqa: PLC0415 - start-up time
+    from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
+
+    if as_csv and as_json:
+        raise click.UsageError("--csv and --json exclude each other.")
+    now = utc_now()
+    which = filter_of(run_type, older_than, newer_than, now)._replace(
+        states=tuple(map(State, states)), error_codes=error_codes
+    )
+    with closing(open_database(database)) as opened:
+        rows = listing.list_runs(opened, which, limit=limit or None)
+        if as_csv:
+            write_csv([column.name for column in listing.SHOWN], rows, sys.stdout)
+        elif as_json:
+            for row in rows:
+                click.echo(json.dumps(plain(row)))
+        else:
+            for line in _table(rows, now, screen()):
+                click.echo(line)
+
+
+@click.command(cls=Command, epilog="Example: downloader show 12345")
+@click.argument("run_id")
+@type_option
+@database_option
+@json_option
+def show(*, run_id: str, run_type: str, database: str | None, as_json: bool) -> int:
+    """Show one run, and everything it went through."""
+    from downloader.store import listing  # noqa: PLC0415 - start-up time
+    from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
+
+    key = run_key(run_type, run_id)
+    with closing(open_database(database)) as opened:
+        found = listing.show_run(opened, key)
+    if found is None:
+        raise InputError(f"Run {run_id} ({run_type}) is not tracked: submit it first.")
+    run, events = found
+    if as_json:
+        history = [plain(event._asdict()) for event in events]
+        click.echo(json.dumps({**plain(run), "events": history}))
+        return 0
+    on = screen()
+    for name, value in plain(run).items():
+        if value is not None:
+            click.echo(f"{name:<18}{value}")
+    click.echo("events")
+    for event in events:
+        detail = f": {event.detail}" if event.detail else ""
+        before = f"{event.from_state} {on.arrow} " if event.from_state else ""
+        click.echo(f"  {moment(event.at)}  {before}{event.to_state}  ({event.reason}{detail})")
+    return 0
+
+
+def run_key(run_type: str, run_id: str) -> RunKey:
+    """Return the key of a run that was typed.
+
+    Raises:
+        InputError: the id is none.
+
+    """
+    found = parse_id(run_id)
+    if isinstance(found, str):
+        raise InputError(f"{show_id(run_id)!r} {found}.")
+    return RunKey(run_type, found)
+
+
+def filter_of(
+    run_type: str | None, older_than: float | None, newer_than: float | None, now: datetime
+) -> Filter:
+    """Return the filter that the shared options stand for; ages in seconds."""
+    from downloader.store.listing import Filter  # noqa: PLC0415 - start-up time
+
+    return Filter(
+        run_type=run_type,
+        submitted_before=None if older_than is None else now - timedelta(seconds=older_than),
+        submitted_after=None if newer_than is None else now - timedelta(seconds=newer_than),
+    )
+
+
+def _table(rows: Iterable[dict[str, Any]], now: datetime, on: Screen) -> Iterator[str]:
+    """Yield a line for each run; on a terminal with a heading, and no wider than that is."""
+    if on.width is not None:
+        yield on.cut(_columns(*_HEADING))
+    for row in rows:
+        line = on.cut(_line(row, now, for_eyes=on.width is not None))
+        yield on.styled(line, "red") if row["state"] == State.FAILED else line
+
+
+def _line(row: dict[str, Any], now: datetime, *, for_eyes: bool) -> str:
+    """Return a run in a line: what it is, where it stands, and where its file is or why not."""
+    what = row["location"] or (
+        f"{row['error_code']}: {row['error_message']}" if row["error_code"] else ""
+    )
+    # As text: what a damaged database holds in their place is anything at all.
+    if not for_eyes:
+        number = "" if row["bytes"] is None else str(row["bytes"])
+        return f"{row['run_id']!s:>12}  {row['state']!s:<12}{number:>12}  {what}".rstrip()
+    number, changed = row["bytes"], row["updated_at"]
+    saved = size(number) if isinstance(number, int) else ""
+    ago = f"{span((now - changed).total_seconds())} ago" if isinstance(changed, datetime) else ""
+    return _columns(str(row["run_id"]), str(row["state"]), saved, ago, str(what))
+
+
+def _columns(run: str, state: str, saved: str, changed: str, what: str) -> str:
+    return f"{run:>10}  {state:<11}  {saved:>8}  {changed:>14}  {what}".rstrip()

@@ -1,0 +1,159 @@
+"""`downloader status`: how everything stands, once or again and again."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from downloader.cli.options import Command, database_option, json_option
+from downloader.cli.quantities import Duration
+from downloader.cli.screen import Screen, screen
+from downloader.cli.words import minute, moment, rate, size, span
+from downloader.clock import utc_now
+from downloader.rules.estimate import all_saved_at
+from downloader.rules.states import State
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from downloader.store.blocks import Block
+    from downloader.store.status import Failure, Status
+
+_FROM_THE_TOP: Final = "\x1b[H\x1b[J"
+_SHARE: Final = 4
+"""How many times as long as a look at the database took `--watch` leaves it alone, at least."""
+
+
+@click.command(cls=Command, epilog="Example: downloader status --watch")
+@click.option(
+    "--watch",
+    is_flag=False,
+    flag_value="2s",
+    type=Duration(0.1),
+    metavar="[INTERVAL]",
+    help="Show it again and again, every 2 seconds or so often, until Ctrl-C.",
+)
+@database_option
+@json_option
+def status(*, watch: float | None, database: str | None, as_json: bool) -> None:
+    """Show how many runs are in which state, how fast they are saved, and what is in the way."""
+    from downloader.store.migrate import open_database  # noqa: PLC0415 - start-up time
+    from downloader.store.status import status as look  # noqa: PLC0415 - as above
+
+    with closing(open_database(database)) as opened:
+        if watch is None:
+            _show(look(opened, utc_now()), opened.path, screen(), as_json=as_json)
+            return
+        try:
+            while True:
+                began_at = time.monotonic()
+                found = look(opened, utc_now())
+                took = time.monotonic() - began_at
+                _show(found, opened.path, screen(), as_json=as_json, again=True)
+                time.sleep(max(watch, took * _SHARE))
+        except KeyboardInterrupt:
+            return
+
+
+def _show(found: Status, path: Path, on: Screen, *, as_json: bool, again: bool = False) -> None:
+    if as_json:
+        click.echo(json.dumps(as_object(found, path)))
+        return
+    lines = describe(found, path, on)
+    if again and on.redraws:
+        click.echo(_FROM_THE_TOP, nl=False, color=True)
+    elif again:
+        lines = [f"{moment(found.at)} UTC", *lines, ""]
+    click.echo("\n".join(lines), color=on.colours)
+
+
+def as_object(found: Status, path: Path) -> dict[str, Any]:
+    """Return what `--json` prints; docs/json/status.schema.json describes it."""
+    blocked = found.blocked[0] if found.blocked else None
+    return {
+        "at": moment(found.at),
+        "runs": found.runs,
+        "bytes": found.bytes,
+        "recent": {
+            "seconds": round(found.recent.seconds, 3),
+            "runs": found.recent.runs,
+            "bytes": found.recent.bytes,
+        },
+        "estimated_end_at": moment(all_saved_at(found.unfinished, found.recent, found.at)),
+        "blocked": blocked
+        and {
+            "reason": blocked.reason,
+            "message": blocked.message,
+            "since": moment(blocked.since),
+            "until": moment(blocked.until),
+        },
+        "last_failures": [
+            failure._asdict() | {"failed_at": moment(failure.failed_at)}
+            for failure in found.failures
+        ],
+        "oldest_unfinished_at": moment(found.oldest_unfinished_at),
+        "database": str(path),
+    }
+
+
+def describe(found: Status, path: Path, on: Screen) -> list[str]:
+    """Return what a person is told, in lines."""
+    lines = []
+    for state, number in found.runs.items():
+        saved = f"   {size(found.bytes)}" if state == State.DONE else ""
+        line = f"{state:<12}{number:>12,}{saved}"
+        lines.append(on.styled(line, "red") if state == State.FAILED and number else line)
+    for text in _progress(found):
+        lines += on.wrapped(text)
+    for block in found.blocked:
+        lines += [on.styled(line, "red") for line in on.wrapped(_blocked(block, found))]
+    if found.failures:
+        lines.append("failed last:")
+        for failure in found.failures:
+            lines += on.wrapped(f"  {_failed(failure, found)}", "    ")
+    lines.append(on.cut(f"database: {path}"))
+    return lines
+
+
+def _progress(found: Status) -> list[str]:
+    """Say how fast it goes, and how long it will take."""
+    of_late, lines = found.recent, []
+    runs_per_second, bytes_per_second = of_late.runs_per_second, of_late.bytes_per_second
+    if found.unfinished and runs_per_second is not None and bytes_per_second is not None:
+        lines.append(
+            f"in the last {span(of_late.seconds)}: {of_late.runs:,} saved, {size(of_late.bytes)}; "
+            f"{rate(runs_per_second, 'files')}, {size(bytes_per_second)} a second"
+        )
+    if found.unfinished:
+        ends_at = all_saved_at(found.unfinished, of_late, found.at)
+        lines.append(
+            "no estimate of the end: too little was saved of late"
+            if ends_at is None
+            else f"all saved in {span((ends_at - found.at).total_seconds())} if it goes on so, "
+            f"at {minute(ends_at)}"
+        )
+    if found.oldest_unfinished_at is not None:
+        age = span((found.at - found.oldest_unfinished_at).total_seconds())
+        lines.append(
+            f"the oldest unfinished was submitted {moment(found.oldest_unfinished_at)} UTC, "
+            f"{age} ago"
+        )
+    return lines
+
+
+def _blocked(block: Block, found: Status) -> str:
+    left = (block.until - found.at).total_seconds()
+    when = f"in {span(left)}" if left > 0 else "now"
+    return (
+        f"BLOCKED ({block.reason}) since {moment(block.since)}, next try {when}, at "
+        f"{moment(block.until)} UTC: {block.message}"
+    )
+
+
+def _failed(failure: Failure, found: Status) -> str:
+    ago = span((found.at - failure.failed_at).total_seconds())
+    return f"{failure.run_id}, {ago} ago: {failure.error_message} ({failure.error_code})"

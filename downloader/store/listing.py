@@ -1,0 +1,99 @@
+"""Runs one by one: those that a filter lets through, what is saved, one with its history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import sqlalchemy as sa
+
+from downloader.rules.states import RunKey, State
+from downloader.store import events
+from downloader.store.schema import in_state, runs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from downloader.store.database import Database
+
+# Every column but `url`: a presigned URL is a secret while it lives.
+SHOWN = tuple(column for column in runs.c if column.name != "url")
+
+
+class Filter(NamedTuple):
+    """Which runs to list; None, or nothing in it, where all are."""
+
+    states: tuple[State, ...] = ()
+    run_type: str | None = None
+    error_codes: tuple[str, ...] = ()
+    submitted_before: datetime | None = None
+    submitted_after: datetime | None = None
+    done_after: datetime | None = None
+
+    def clauses(self) -> list[sa.ColumnElement[bool]]:
+        """Return what a row has to fulfil."""
+        found: list[sa.ColumnElement[bool]] = []
+        if self.states:
+            found.append(sa.or_(*(in_state(state) for state in self.states)))
+        if self.run_type is not None:
+            found.append(runs.c.run_type == self.run_type)
+        if self.error_codes:
+            found.append(runs.c.error_code.in_(self.error_codes))
+        if self.submitted_before is not None:
+            found.append(runs.c.submitted_at <= self.submitted_before)
+        if self.submitted_after is not None:
+            found.append(runs.c.submitted_at >= self.submitted_after)
+        if self.done_after is not None:
+            found.append(runs.c.done_at >= self.done_after)
+        return found
+
+
+def list_runs(
+    database: Database, which: Filter, *, limit: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield runs, the last changed first, as dictionaries of every column but `url`."""
+    query = sa.select(*SHOWN).order_by(
+        runs.c.updated_at.desc(), runs.c.run_type, runs.c.run_id.desc()
+    )
+    yield from _rows(database, query.where(*which.clauses()).limit(limit))
+
+
+MANIFEST: Final = (
+    runs.c.run_type,
+    runs.c.run_id,
+    runs.c.location,
+    runs.c.bytes,
+    runs.c.sha256,
+    runs.c.audio_format,
+    runs.c.submitted_at,
+    runs.c.done_at,
+)
+"""What a manifest tells of each saved file."""
+
+
+def saved_files(database: Database, which: Filter) -> Iterator[dict[str, Any]]:
+    """Yield what is saved, by type and run id, as dictionaries of the columns of a manifest."""
+    query = sa.select(*MANIFEST).where(in_state(State.DONE), *which.clauses())
+    yield from _rows(database, query.order_by(runs.c.run_type, runs.c.run_id))
+
+
+def _rows(database: Database, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
+    """Yield rows as they come: there may be a million."""
+    with database.read() as connection:
+        for row in connection.execute(query.execution_options(yield_per=1000)).mappings():
+            yield dict(row)
+
+
+def show_run(database: Database, key: RunKey) -> tuple[dict[str, Any], list[events.Event]] | None:
+    """Return one run (every column but `url`) and its history, None where it is not tracked."""
+    with database.read() as connection:
+        row = (
+            connection.execute(
+                sa.select(*SHOWN).where(
+                    runs.c.run_type == key.run_type, runs.c.run_id == key.run_id
+                )
+            )
+            .mappings()
+            .first()
+        )
+        return None if row is None else (dict(row), events.history(connection, key))
