@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import sqlalchemy as sa
 
@@ -12,7 +12,7 @@ from downloader.rules.estimate import ENOUGH, WINDOWS, Recent, recent
 from downloader.rules.states import UNFINISHED, State
 from downloader.store import blocks
 from downloader.store.inspection import count
-from downloader.store.schema import in_state, runs
+from downloader.store.schema import UTCText, in_state, run_events, runs
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 _QUEUED: Final = (State.PENDING, State.READY, State.DOWNLOADING, State.FAILED)
 """The states that have an index of their own."""
 
-
 _LAST_FAILURES: Final = 3
 """How many failures a status tells of."""
+
+_LAST_EVENTS: Final = 20_000
+"""How far back the history is read for what was saved of late."""
 
 
 class Failure(NamedTuple):
@@ -59,52 +61,6 @@ class Status:
         return sum(self.runs[state.value] for state in UNFINISHED)
 
 
-def status(database: Database, now: datetime) -> Status:
-    """Return how everything stands.
-
-    Asked in pieces: counting by state in one statement has SQLite sort all the rows.
-    """
-    unfinished = sa.or_(*(in_state(state) for state in sorted(UNFINISHED)))
-    done = in_state(State.DONE)
-    short, long = (now - timedelta(seconds=seconds) for seconds in WINDOWS)
-    with database.read() as connection:
-        counted = {state: count(connection, state) for state in _QUEUED}
-        row = connection.execute(
-            sa.select(
-                sa.func.count().filter(done),
-                sa.func.count().filter(in_state(State.CANCELLED)),
-                sa.func.total(runs.c.bytes).filter(done),
-                sa.func.min(runs.c.submitted_at).filter(unfinished),
-                *_saved_since(short),
-            )
-        ).one()
-        counted[State.DONE], counted[State.CANCELLED], saved_bytes, oldest = row[:4]
-        of_late = row[4:]
-        if of_late[1] < ENOUGH and counted[State.DONE]:
-            of_late = connection.execute(sa.select(*_saved_since(long))).one()
-        failures = [Failure(*row) for row in connection.execute(_FAILURES)]
-    first_done_at, number, size = of_late
-    return Status(
-        at=now,
-        runs={state.value: counted[state] for state in State},
-        bytes=int(saved_bytes),
-        blocked=blocks.current_blocks(database),
-        oldest_unfinished_at=oldest,
-        recent=recent(first_done_at, number, int(size), now),
-        failures=failures,
-    )
-
-
-def _saved_since(moment: datetime) -> tuple[sa.ColumnElement[Any], ...]:
-    """Return the columns: the first that was saved since then, how many were, and their bytes."""
-    since = sa.and_(in_state(State.DONE), runs.c.done_at >= moment)
-    return (
-        sa.func.min(runs.c.done_at).filter(since),
-        sa.func.count().filter(since),
-        sa.func.total(runs.c.bytes).filter(since),
-    )
-
-
 _FAILURES: Final = (
     sa.select(
         runs.c.run_type,
@@ -117,3 +73,73 @@ _FAILURES: Final = (
     .order_by(runs.c.updated_at.desc(), runs.c.run_id.desc())
     .limit(_LAST_FAILURES)
 )
+
+_LATEST = (
+    sa.select(run_events.c.run_type, run_events.c.run_id, run_events.c.at, run_events.c.to_state)
+    .order_by(run_events.c.event_id.desc())
+    .limit(_LAST_EVENTS)
+    .subquery("latest")
+)
+_SAVED_SINCE: Final = (
+    sa.select(
+        sa.func.min(_LATEST.c.at, type_=UTCText),
+        sa.func.count(),
+        sa.func.total(runs.c.bytes),
+    )
+    .join_from(
+        _LATEST,
+        runs,
+        sa.and_(runs.c.run_type == _LATEST.c.run_type, runs.c.run_id == _LATEST.c.run_id),
+    )
+    .where(
+        _LATEST.c.to_state == State.DONE.value,
+        _LATEST.c.at >= sa.bindparam("since", type_=UTCText),
+    )
+)
+
+
+def status(database: Database, now: datetime) -> Status:
+    """Return how everything stands.
+
+    Asked in pieces: counting by state in one statement has SQLite sort all the rows.
+    """
+    unfinished = sa.or_(*(in_state(state) for state in sorted(UNFINISHED)))
+    done = in_state(State.DONE)
+    with database.read() as connection:
+        counted = {state: count(connection, state) for state in _QUEUED}
+        row = connection.execute(
+            sa.select(
+                sa.func.count().filter(done),
+                sa.func.count().filter(in_state(State.CANCELLED)),
+                sa.func.total(runs.c.bytes).filter(done),
+                sa.func.min(runs.c.submitted_at).filter(unfinished),
+            )
+        ).one()
+        counted[State.DONE], counted[State.CANCELLED], saved_bytes, oldest = row
+        of_late = _saved_of_late(connection, now)
+        failures = [Failure(*row) for row in connection.execute(_FAILURES)]
+    return Status(
+        at=now,
+        runs={state.value: counted[state] for state in State},
+        bytes=int(saved_bytes),
+        blocked=blocks.current_blocks(database),
+        oldest_unfinished_at=oldest,
+        recent=of_late,
+        failures=failures,
+    )
+
+
+def _saved_of_late(connection: sa.Connection, now: datetime) -> Recent:
+    """Return what was saved in the last minutes; in the last day, where that was too little.
+
+    Read from the end of the history, and no further back than some thousand events: among a
+    million runs that takes as long as among a thousand.
+    """
+    of_late = Recent(0.0, 0, 0)
+    for seconds in WINDOWS:
+        since = now - timedelta(seconds=seconds)
+        first_done_at, number, size = connection.execute(_SAVED_SINCE, {"since": since}).one()
+        of_late = recent(first_done_at, number, int(size), now)
+        if number >= ENOUGH:
+            break
+    return of_late
