@@ -14,7 +14,7 @@ from downloader import housekeeping, rescuer
 from downloader.camb.client import ApiClient
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
 from downloader.errors import ConfigurationError
-from downloader.observe.progress import Reporter, Snapshot
+from downloader.observe.progress import LONG_SECONDS, LongTransfer, Reporter, Snapshot
 from downloader.poller import Poller
 from downloader.recorder import Recorder
 from downloader.session import Mode, Session
@@ -38,6 +38,9 @@ _log = structlog.get_logger(__name__)
 
 _UNWIND_SECONDS: Final = 1.0
 """How long transfers that were cut off may take to notice; what is left then is abandoned."""
+
+_ENOUGH: Final = 3
+"""From how many files on their mean size says something of those to come."""
 
 _COUNTING_SHARE: Final = 50
 """How many times as long as counting the unfinished runs took they are not counted again."""
@@ -129,6 +132,34 @@ def make_engine(settings: Settings) -> Engine:
     return HttpxEngine(timing, connections=settings.concurrency)
 
 
+def _remaining_bytes(session: Session, unfinished: int) -> int | None:
+    """Return how many bytes are yet to come, by the mean of the files that came in this call."""
+    known = [one for one in session.held() if one.total_bytes is not None]
+    left = sum((one.total_bytes or 0) - one.resumed_bytes - one.received_bytes for one in known)
+    others = max(0, unfinished - len(known))
+    if not others:
+        return left if known else None
+    if session.tally.done < _ENOUGH:
+        return None
+    return left + round(others * session.tally.bytes / session.tally.done)
+
+
+def _long(session: Session) -> tuple[LongTransfer, ...]:
+    """Return the transfers that have lasted a while, those that began first before the others."""
+    now = time.monotonic()
+    return tuple(
+        LongTransfer(
+            one.key.run_id,
+            one.resumed_bytes + one.received_bytes,
+            one.total_bytes,
+            now - one.began_at,
+            one.received_bytes,
+        )
+        for one in sorted(session.held(), key=lambda one: one.began_at)
+        if one.guard is not None and now - one.began_at >= LONG_SECONDS
+    )
+
+
 class _Service:
     """The tasks of one service, and how they end."""
 
@@ -206,7 +237,9 @@ class _Service:
                 transferring=self._workers.active,
                 concurrency=session.concurrency.limit,
                 received_bytes=session.received_bytes,
+                remaining_bytes=_remaining_bytes(session, unfinished),
                 blocked=None if trouble is None else trouble.reason,
+                long=_long(session),
             )
         )
 

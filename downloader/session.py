@@ -75,12 +75,19 @@ class Signal:
 
 @dataclass(slots=True)
 class Held:
-    """A claim of this process: a run being polled, or (with a guard) transferred."""
+    """A claim of this process: a run being polled, or (with a guard) transferred.
+
+    Of a transfer: when it began (monotonic clock), how many bytes have arrived since, how many
+    were there before, and how many the file has, once that is known.
+    """
 
     key: RunKey
     lease: str
     guard: Guard | None = None
+    began_at: float = 0.0
     received_bytes: int = 0
+    resumed_bytes: int = 0
+    total_bytes: int | None = None
 
 
 @dataclass(slots=True)

@@ -256,7 +256,7 @@ class Workers:
         now = time.monotonic()
         left = self._session.settings.lease_seconds - (now - claimed_at)
         guard = Guard(left, self._desks)
-        held = Held(claim.run.key, claim.lease, guard)
+        held = Held(claim.run.key, claim.lease, guard, now)
         self._session.hold(held)
         job = self._jobs[claim.lease] = _Job(claim, held, guard, now)
         self._crew.begin(job)
@@ -287,6 +287,9 @@ class Workers:
         def progress(received: int) -> None:
             held.received_bytes += received  # one writer: this transfer's thread
 
+        def expected(there: int, total_bytes: int | None) -> None:
+            held.resumed_bytes, held.total_bytes = there - held.received_bytes, total_bytes
+
         def note_object(*, etag: str | None, total_bytes: int | None) -> bool:
             return transfers.note_object(
                 self._session.database, job.claim, etag=etag, total_bytes=total_bytes, now=utc_now()
@@ -301,6 +304,7 @@ class Workers:
             progress,
             self._session.settings.max_file_bytes,
             run.untried,
+            expected,
         )
         return transfer(order, self._output, self._engine, job.guard)
 

@@ -148,6 +148,7 @@ _DEFAULTS = Limits()
 @output_option
 @database_option
 @verbose_option
+@option("--quiet", "-q", is_flag=True, help="No bars and no progress: only what goes wrong.")
 def run(
     *,
     once: bool,
@@ -171,6 +172,7 @@ def run(
     output: Path | None,
     database: str | None,
     verbose: int,
+    quiet: bool,
 ) -> int:
     """Ask for the results of tracked runs, save their audio files, and keep the record.
 
@@ -185,6 +187,8 @@ def run(
     """
     if once and drain:
         raise click.UsageError("--once and --drain exclude each other.")
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other.")
     settings = Settings(
         output=output if output is not None else Path(),
         api_key=load_api_key(),
@@ -210,8 +214,10 @@ def run(
     from downloader.session import Mode  # noqa: PLC0415 - usage errors come first, and fast
 
     mode = Mode.ONCE if once else Mode.DRAIN if drain else Mode.FOREVER
-    result = execute(settings, database, mode, verbose=verbose, default_output=output is None)
-    return conclude(result, mode)
+    result = execute(
+        settings, database, mode, verbose=verbose, quiet=quiet, default_output=output is None
+    )
+    return conclude(result, mode, quiet=quiet)
 
 
 def execute(
@@ -220,6 +226,7 @@ def execute(
     mode: Mode,
     *,
     verbose: int,
+    quiet: bool = False,
     default_output: bool = False,
 ) -> Result:
     """Run the service with its logs and progress where a person or a log file wants them."""
@@ -230,9 +237,9 @@ def execute(
     from downloader.session import Mode  # noqa: PLC0415 - as above
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
 
-    terminal = sys.stderr.isatty()
+    terminal = sys.stderr.isatty() and not quiet
     # A daemon's log tells what it does; cron must stay silent; on a terminal the bars tell.
-    daemon = mode is Mode.FOREVER and not terminal
+    daemon = mode is Mode.FOREVER and not terminal and not quiet
     logs.configure(verbose + 1 if daemon else verbose)
     with ExitStack() as stack:
         opened = stack.enter_context(closing(open_database(database)))
@@ -249,12 +256,12 @@ def execute(
         return service.run(settings, opened, mode, reporter)
 
 
-def conclude(result: Result, mode: Mode) -> int:
+def conclude(result: Result, mode: Mode, *, quiet: bool = False) -> int:
     """Tell how it ended where somebody looks, and return the exit code."""
     from downloader.session import Mode  # noqa: PLC0415 - start-up time
 
     tally, trouble = result.tally, result.trouble
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not quiet:
         click.echo(
             f"{tally.done} saved ({tally.bytes / 1e6:.1f} MB), {tally.failed} failed"
             + ("; unfinished runs are left" if result.work_left else ""),

@@ -61,9 +61,10 @@ class Order:
     """What is to be transferred, and who is told of it while it is.
 
     `etag` and `total_bytes` are of the part on the disk. `note_object` is told which object a
-    new part is of, `progress` how many bytes have arrived since it was told last; both are
-    called in the transfer's thread. A file of more than `max_bytes` is refused. Of a run that is
-    `untried` no part is looked for.
+    new part is of, `progress` how many bytes have arrived since it was told last, `expected` how
+    many were there before and how many the whole file has (None: not known); all are called in
+    the transfer's thread. A file of more than `max_bytes` is refused. Of a run that is `untried`
+    no part is looked for.
     """
 
     key: RunKey
@@ -74,6 +75,7 @@ class Order:
     progress: Callable[[int], None]
     max_bytes: int
     untried: bool = False
+    expected: Callable[[int, int | None], None] | None = None
 
 
 @dataclass(slots=True)
@@ -301,6 +303,8 @@ class _PartSink:
                 raise TransferError(
                     Problem(kind, outcome.error_code, outcome.message, outcome.retry_after_seconds)
                 )
+        if self._order.expected is not None and self._refusal is None:
+            self._order.expected(self._part.size, self._expected)
 
     def write(self, chunk: bytes) -> bool:
         if self._complete:

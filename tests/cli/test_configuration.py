@@ -30,7 +30,7 @@ def started(call: Caller, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Setting
         found.append((settings, database))
 
     monkeypatch.setattr(run_module, "execute", execute)
-    monkeypatch.setattr(run_module, "conclude", lambda *_: 0)
+    monkeypatch.setattr(run_module, "conclude", lambda *_, **__: 0)
     call.set(CAMB_API_KEY="the-key")
     return found
 
