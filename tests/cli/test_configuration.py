@@ -12,6 +12,7 @@ from downloader.cli import run as run_module
 from downloader.cli.configuration import FILE_KEYS
 from downloader.cli.options import Command
 from downloader.cli.quantities import Duration
+from downloader.store.schema import SCHEMA_REVISION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +91,7 @@ def test_the_file_named_by_the_environment(call: Caller) -> None:
     path = call.folder / "named.sqlite3"
     call.set(DOWNLOADER_CONFIG=str(call.configure(f'database = "{path}"\n')))
     assert call("status", "--json").json["database"] == str(path)
-    assert call("db", "upgrade").out == f"{path}: revision 0001\n"
+    assert call("db", "upgrade").out == f"{path}: revision {SCHEMA_REVISION}\n"
 
 
 def test_the_file_in_its_usual_place(call: Caller) -> None:

@@ -14,6 +14,7 @@ from store.driving import Driver
 from store.scripts import ADD_A_TABLE, next_version
 
 from downloader.store.migrate import open_database, upgrade
+from downloader.store.schema import SCHEMA_REVISION
 
 if TYPE_CHECKING:
     from cli.calling import Caller
@@ -44,13 +45,17 @@ def test_upgrade_makes_a_database(call: Caller) -> None:
     path = call.folder / "new" / "runs.sqlite3"
     for _ in range(2):
         answer = call("db", "upgrade", "--database", path)
-        assert (answer.code, answer.out, answer.err) == (0, f"{path}: revision 0001\n", "")
+        assert (answer.code, answer.out, answer.err) == (
+            0,
+            f"{path}: revision {SCHEMA_REVISION}\n",
+            "",
+        )
 
 
 def test_current(call: Caller) -> None:
     """`db current` tells the revision of a database and of the program."""
-    answer = call("db", "current")
-    assert answer.out == f"{call.database}: revision 0001, this version's is 0001\n"
+    answer, known = call("db", "current"), SCHEMA_REVISION
+    assert answer.out == f"{call.database}: revision {known}, this version's is {known}\n"
 
 
 def test_current_changes_nothing(call: Caller) -> None:
@@ -92,7 +97,7 @@ def test_a_newer_database(call: Caller, driver: Driver, arguments: list[str]) ->
     assert line.startswith(f"downloader: The database {call.database} was made by a newer version")
     assert "install that version, or name another database" in line
     assert driver.states() == {1: "pending"}
-    assert "revision 9999, this version's is 0001" in call("db", "current").out
+    assert f"revision 9999, this version's is {SCHEMA_REVISION}" in call("db", "current").out
 
 
 @_every_command_but()

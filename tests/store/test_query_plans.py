@@ -10,7 +10,16 @@ from store.driving import TYPE, at, key, published
 
 from downloader.rules.pace import Lead, PutOff
 from downloader.rules.steps import PollLater
-from downloader.store import control, inspection, leases, pacing, past, polling, transfers
+from downloader.store import (
+    control,
+    inspection,
+    leases,
+    pacing,
+    past,
+    polling,
+    transfers,
+    verification,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -94,6 +103,10 @@ def _count_unfinished(driver: Driver) -> None:
     inspection.count_unfinished(driver.database)
 
 
+def _saved_runs(driver: Driver) -> None:
+    assert list(verification.saved_runs(driver.database))
+
+
 @pytest.mark.parametrize(
     ("call", "indexes"),
     [
@@ -109,6 +122,7 @@ def _count_unfinished(driver: Driver) -> None:
         (_retry_failed, {"ix_runs_failed"}),
         (_any_unfinished, {"ix_runs_pending", "ix_runs_ready", "ix_runs_downloading"}),
         (_count_unfinished, {"ix_runs_pending", "ix_runs_ready", "ix_runs_downloading"}),
+        (_saved_runs, {"sqlite_autoindex_runs_1"}),
     ],
 )
 def test_a_queue_is_looked_at_through_its_own_index(

@@ -109,6 +109,43 @@ VIEWS = {
         "updated_at",
     ],
     "throughput_by_hour": ["hour", "runs", "bytes", "mean_seconds_from_submit"],
+    "contract": ["major", "minor"],
+    "unfinished": [
+        "run_type",
+        "run_id",
+        "state",
+        "remote_status",
+        "polls",
+        "attempts",
+        "refreshes",
+        "next_attempt_at",
+        "lease_owner",
+        "lease_expires_at",
+        "url_expires_at",
+        "error_code",
+        "error_message",
+        "submitted_at",
+        "ready_at",
+        "updated_at",
+    ],
+    "eta": [
+        "unfinished",
+        "finished_last_hour",
+        "bytes_last_hour",
+        "runs_per_hour",
+        "seconds_left",
+        "expected_at",
+    ],
+    "transfers_by_run": [
+        "run_type",
+        "run_id",
+        "transfers",
+        "saved",
+        "errors",
+        "broken_off",
+        "first_at",
+        "last_at",
+    ],
 }
 TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")
 
@@ -198,6 +235,7 @@ def test_one_partial_index_for_each_queue(driver: Driver) -> None:
         "ix_runs_ready": "runs (next_attempt_at, url_expires_at) WHERE state = 'ready'",
         "ix_runs_downloading": "runs (lease_expires_at) WHERE state = 'downloading'",
         "ix_runs_failed": "runs (updated_at) WHERE state = 'failed'",
+        "ix_runs_done": "runs (done_at) WHERE state = 'done'",
     }
 
 
