@@ -8,7 +8,8 @@ from store.driving import OTHER_TYPE, PUT_BACK, START, TYPE, key, published
 
 from downloader.clock import utc_now
 from downloader.rules.steps import NewUrl, PollLater, TransferFailed, TryAgain
-from downloader.store import intake
+from downloader.store import control, intake
+from downloader.store.schema import from_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,10 @@ def _view(driver: Driver, name: str) -> list[dict[str, Any]]:
         return [dict(row) for row in found.mappings()]
 
 
-@pytest.mark.parametrize("name", ["progress", "failures", "stuck", "throughput_by_hour"])
+@pytest.mark.parametrize(
+    "name",
+    ["progress", "failures", "stuck", "throughput_by_hour", "unfinished", "transfers_by_run"],
+)
 def test_an_empty_database(driver: Driver, name: str) -> None:
     """A view of an empty database has no row, and no error."""
     assert _view(driver, name) == []
@@ -168,3 +172,67 @@ def test_throughput_by_hour(driver: Driver) -> None:
     ]
     means = [row["mean_seconds_from_submit"] for row in rows]
     assert means == pytest.approx([15.0, 3600.0, 1.0], abs=0.01)
+
+
+def _minutes_ago(minutes: float) -> float:
+    return (utc_now() - START).total_seconds() - minutes * 60
+
+
+def test_eta(driver: Driver) -> None:
+    """`eta` takes the last hour's rate, from its first run on, for what is unfinished."""
+    driver.done(1, 2, 3, seconds=_minutes_ago(61), size=7)
+    driver.done(4, seconds=_minutes_ago(30), size=20)
+    driver.done(5, 6, seconds=_minutes_ago(20), size=30)
+    driver.failed(7, seconds=_minutes_ago(10))
+    driver.done(8, seconds=_minutes_ago(-60), size=40)  # the clock was set back since
+    driver.submit(10, 11, 12, seconds=_minutes_ago(1))
+    [row] = _view(driver, "eta")
+    assert (row["unfinished"], row["finished_last_hour"], row["bytes_last_hour"]) == (3, 4, 80)
+    assert row["runs_per_hour"] == pytest.approx(6, rel=0.05)
+    assert row["seconds_left"] == pytest.approx(1800, rel=0.05)
+    expected = (from_text(row["expected_at"]) - utc_now()).total_seconds()
+    assert expected == pytest.approx(row["seconds_left"], abs=60)
+
+
+@pytest.mark.parametrize(
+    ("done", "pending", "known"),
+    [((), (9,), (False, False)), ((1,), (9,), (False, False)), ((1, 2), (), (True, False))],
+    ids=["nothing finished", "one finished", "nothing is left"],
+)
+def test_no_eta(
+    driver: Driver, done: tuple[int, ...], pending: tuple[int, ...], known: tuple[bool, bool]
+) -> None:
+    """`eta` says nothing that nothing is known of."""
+    driver.done(*done, seconds=_minutes_ago(5))
+    driver.submit(*pending)
+    [row] = _view(driver, "eta")
+    assert (row["unfinished"], row["finished_last_hour"]) == (len(pending), len(done))
+    assert (row["runs_per_hour"] is not None, row["seconds_left"] is not None) == known
+    assert (row["expected_at"] is None) == (row["seconds_left"] is None)
+
+
+def test_unfinished(driver: Driver) -> None:
+    """`unfinished` has each run that is not at its end, with the columns that `runs` has."""
+    driver.one_of_each_state()
+    for row in (found := _view(driver, "unfinished")):
+        assert row.items() <= driver.row(row["run_id"]).items()
+    assert {row["run_id"]: row["state"] for row in found} == {
+        1: "pending",
+        2: "ready",
+        3: "downloading",
+    }
+
+
+def test_transfers_by_run(driver: Driver) -> None:
+    """`transfers_by_run` counts a transfer that was cancelled, or is under way, as neither."""
+    claims = driver.downloading(1, 2, 3)
+    driver.end([claim for claim in claims if claim.run.key == key(2)], published(2), 5)
+    control.cancel(driver.database, [key(3)], utc_now())
+    driver.submit(4)
+    found = _view(driver, "transfers_by_run")
+    counts = ["run_id", "transfers", "saved", "errors", "broken_off"]
+    assert [[row[name] for name in counts] for row in found] == [
+        [1, 1, 0, 0, 0],
+        [2, 1, 1, 0, 0],
+        [3, 1, 0, 0, 0],
+    ]
