@@ -98,8 +98,17 @@ class Inquiries:
                 await self._give_back(resolution)
 
     async def _ask(self, batch: Batch) -> Reply:
-        self._session.tally.requests += 1
+        """Ask, and count what came of it."""
         asked_at = time.monotonic()
+        judgement = None
+        try:
+            reply = await self._answer(batch, asked_at)
+            judgement = reply.judgement
+        finally:
+            self._session.tally.request(judgement, time.monotonic() - asked_at)
+        return reply
+
+    async def _answer(self, batch: Batch, asked_at: float) -> Reply:
         with anyio.move_on_after(_ANSWER_DEADLINE_SECONDS):
             reply = await anyio.to_thread.run_sync(
                 self._client.ask, batch, limiter=self._threads, abandon_on_cancel=True
@@ -268,7 +277,7 @@ class Inquiries:
             resolution.unjudged.discard(key.run_id)
             session.release(key, resolution.lease)
             if isinstance(step, PollFailed) and one.held:
-                session.tally.failed += 1
+                session.tally.poll_failed(step.error_code)
                 _log.warning(
                     "run.failed",
                     run_id=key.run_id,

@@ -78,6 +78,7 @@ async def rescue(session: Session) -> None:
             else await session.in_thread(leases.rescue, session.database, utc_now())
         )
         if rescued:
+            session.tally.rescued(len(rescued))
             _log.warning("runs.rescued", runs=len(rescued))
             session.ready.set()
         await anyio.sleep(max(0.2, min(5.0, session.settings.lease_seconds / _RESCUES_A_LEASE)))

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from downloader.gate import Trouble
-    from downloader.session import Tally
+    from downloader.observe.tally import Tally
     from downloader.settings import Settings
     from downloader.store.database import Database
 

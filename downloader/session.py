@@ -17,6 +17,7 @@ from downloader.clock import ClockWatch, utc_now
 from downloader.concurrency import AdaptiveConcurrency
 from downloader.errors import BusyDatabaseError, FullDatabaseError
 from downloader.gate import Gate
+from downloader.observe.tally import Tally
 from downloader.store.leases import Owner
 
 if TYPE_CHECKING:
@@ -91,19 +92,6 @@ class Held:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What this call has done so far."""
-
-    done: int = 0
-    failed: int = 0
-    bytes: int = 0
-    received_bytes: int = 0
-    refreshed: int = 0
-    retried: int = 0
-    requests: int = 0
-
-
-@dataclass(slots=True)
 class Session:
     """One service on one database."""
 
@@ -126,6 +114,8 @@ class Session:
     api: Gate = field(init=False)
     disk: Gate = field(init=False)
     concurrency: AdaptiveConcurrency = field(init=False)
+    calls_without_room: int = 0
+    """How many calls wait just now for room on the disk of the database."""
     _held: dict[tuple[RunKey, str], Held] = field(default_factory=dict)
     _told_of_full_at: float = float("-inf")
     _threads: anyio.CapacityLimiter = field(
@@ -146,7 +136,9 @@ class Session:
     @property
     def received_bytes(self) -> int:
         """How many bytes of files have arrived in this call."""
-        return self.tally.received_bytes + sum(one.received_bytes for one in self._held.values())
+        # The tally first, and a copy: this may be asked in any thread, as transfers end.
+        ended = self.tally.received_bytes
+        return ended + sum(one.received_bytes for one in list(self._held.values()))
 
     @property
     def cutoff(self) -> datetime | None:
@@ -183,8 +175,12 @@ class Session:
         if time.monotonic() - self._told_of_full_at > _REMIND_SECONDS:
             self._told_of_full_at = time.monotonic()
             _log.error("service.blocked", reason="disk_full", message=message)
-        with anyio.move_on_after(_FULL_SECONDS):
-            await self.stopping.wait()
+        self.calls_without_room += 1
+        try:
+            with anyio.move_on_after(_FULL_SECONDS):
+                await self.stopping.wait()
+        finally:
+            self.calls_without_room -= 1
 
     def waiting(self) -> int | None:
         """Return how many runs wait with a URL for a worker, where that was seen just now."""

@@ -230,9 +230,8 @@ class Workers:
         session = self._session
         self._more_expected = len(ready.claimed) + ready.expired + ready.failed == free
         session.note_waiting(ready.waiting)
-        session.tally.refreshed += ready.expired
-        session.tally.failed += ready.failed
         if ready.expired or ready.failed:
+            session.tally.expired_unused(renewed=ready.expired, failed=ready.failed)
             _log.info("urls.expired_before_use", runs=ready.expired + ready.failed)
             session.ready.set()  # there may be others behind them
         if session.disk.trouble is None:
@@ -347,37 +346,33 @@ class Workers:
         """Count and tell an outcome."""
         session, started = self._session, job.began_at
         log = _log.bind(run_id=job.claim.run.key.run_id)
-        tally = session.tally
+        seconds = time.monotonic() - started
+        session.tally.transfer(step if recorded else None, seconds)
         if not recorded:
             log.warning("run.lease_lost")
             return
         match step:
             case Published():
                 session.concurrency.saved()
-                tally.done += 1
-                tally.bytes += step.bytes
                 log.info(
                     "run.done",
                     bytes=step.bytes,
-                    seconds=round(time.monotonic() - started, 3),
+                    seconds=round(seconds, 3),
                     location=step.location,
                 )
                 await session.disk.passed(started)
             case TryAgain():
                 session.concurrency.failed(step.error_code, started)
-                tally.retried += 1
                 log.warning(
                     "run.attempt_failed", error_code=step.error_code, message=step.error_message
                 )
             case NewUrl():
-                tally.refreshed += 1
                 log.info(
                     "run.needs_new_url", error_code=step.error_code, message=step.error_message
                 )
                 session.room.set()
             case TransferFailed():
                 session.concurrency.failed(step.error_code, started)
-                tally.failed += 1
                 log.warning("run.failed", error_code=step.error_code, message=step.error_message)
             case PutBack():
                 log.info("run.put_back", reason=step.reason)

@@ -17,9 +17,9 @@ from downloader.cli import configuration
 from downloader.cli import run as run_command
 from downloader.cli.configuration import FILE_KEYS
 from downloader.errors import ConfigurationError
+from downloader.observe.tally import Tally
 from downloader.rules.batching import Batch
 from downloader.service import Result
-from downloader.session import Tally
 from downloader.settings import check_api_url
 
 if TYPE_CHECKING:
