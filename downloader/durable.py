@@ -41,10 +41,11 @@ def make_folders(path: Path, mode: int = 0o777) -> None:
 
 
 @contextlib.contextmanager
-def replaced(path: Path) -> Iterator[TextIO]:
+def replaced(path: Path, *, mode: int | None = None) -> Iterator[TextIO]:
     """Lend a new file of text that takes the place of `path` at the end, whole and on the disk.
 
-    Whoever reads `path` meanwhile has the old one; where an error comes out it stays.
+    Whoever reads `path` meanwhile has the old one; where an error comes out it stays. The file is
+    readable to those that `mode` says, else the umask.
 
     Raises:
         OSError: as the operating system says it.
@@ -53,6 +54,8 @@ def replaced(path: Path) -> Iterator[TextIO]:
     new = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}")
     try:
         with new.open("x", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -13,12 +14,15 @@ import structlog
 from downloader import housekeeping, rescuer
 from downloader.camb.client import ApiClient
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
+from downloader.clock import utc_now
 from downloader.errors import ConfigurationError
+from downloader.observe.metrics import Figures, Live, Metrics, Unmeasured
 from downloader.observe.progress import LONG_SECONDS, LongTransfer, Reporter, Snapshot
 from downloader.poller import Poller
 from downloader.recorder import Recorder
 from downloader.session import Mode, Session
 from downloader.store import inspection
+from downloader.store.status import status
 from downloader.transfer.engine import Engine, Timing
 from downloader.transfer.files import DiskError
 from downloader.transfer.output import Output
@@ -56,12 +60,21 @@ class Result:
     trouble: Trouble | None
 
 
-def run(settings: Settings, database: Database, mode: Mode, reporter: Reporter) -> Result:
+def run(
+    settings: Settings,
+    database: Database,
+    mode: Mode,
+    reporter: Reporter,
+    metrics: Metrics | None = None,
+) -> Result:
     """Run the service, blocking; see `serve`."""
+    metrics = metrics or Unmeasured()
     try:
-        return anyio.run(serve, settings, database, mode, reporter)
+        return anyio.run(serve, settings, database, mode, reporter, metrics)
     except BaseExceptionGroup as group:
         raise _first(group) from None
+    finally:
+        metrics.end()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -72,7 +85,9 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-async def serve(settings: Settings, database: Database, mode: Mode, reporter: Reporter) -> Result:
+async def serve(
+    settings: Settings, database: Database, mode: Mode, reporter: Reporter, metrics: Metrics
+) -> Result:
     """Poll, save and rescue until `mode` says that it is over, or a signal comes.
 
     Raises:
@@ -87,7 +102,7 @@ async def serve(settings: Settings, database: Database, mode: Mode, reporter: Re
     except DiskError as error:
         if error.reason != "disk_full":
             raise ConfigurationError(f"{error.message} See --output.") from error
-    session = Session(settings, database, mode)
+    session = Session(settings, database, mode, tally=metrics.tally)
     if await session.in_thread(inspection.any_of_other_types, database, RUN_TYPES):
         _log.warning("runs.of_unknown_type", hint="nobody asks for them; see `downloader list`")
     client = ApiClient(settings.api_url, settings.api_key)
@@ -95,12 +110,21 @@ async def serve(settings: Settings, database: Database, mode: Mode, reporter: Re
     if session.concurrency.rate_limit is not None:
         engine = LimitedEngine(engine, session.concurrency.rate_limit)
     try:
-        stopped = await _Service(session, client, engine, output, reporter).run()
+        service = _Service(session, client, engine, output, reporter)
+        metrics.begin(service.live, partial(_figures, database))
+        stopped = await service.run()
     finally:
         client.close()
         engine.close()
     left = await session.in_thread(inspection.any_unfinished, database, RUN_TYPES)
     return Result(session.tally, stopped, left, session.trouble)
+
+
+def _figures(database: Database) -> Figures:
+    """Return what the database says of all that was ever done; blocking."""
+    found = status(database, utc_now())
+    blocked = [(one.scope, one.reason) for one in found.blocked]
+    return Figures(found.runs, found.bytes, found.oldest_unfinished_at, blocked)
 
 
 def make_engine(settings: Settings) -> Engine:
@@ -241,6 +265,17 @@ class _Service:
                 blocked=None if trouble is None else trouble.reason,
                 long=_long(session),
             )
+        )
+
+    def live(self) -> Live:
+        """Return where this process stands; from any thread."""
+        session = self._session
+        gates = (("api", session.api.trouble), ("disk", session.disk.trouble))
+        blocked = [(scope, trouble.reason) for scope, trouble in gates if trouble is not None]
+        if session.calls_without_room:
+            blocked.append(("database", "disk_full"))
+        return Live(
+            self._workers.active, session.concurrency.limit, session.received_bytes, blocked
         )
 
     async def _watch_signals(self, work: anyio.CancelScope) -> None:

@@ -20,6 +20,7 @@ DEFAULT_CONCURRENCY: Final = 16
 ENGINES: Final = ("auto", "httpx", "curl")
 DEFAULT_MIN_FREE_BYTES: Final = 500_000_000
 DEFAULT_MAX_FILE_BYTES: Final = 10_000_000_000
+DEFAULT_METRICS_HOST: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,9 @@ class Settings:
     max_file_bytes: int = DEFAULT_MAX_FILE_BYTES
     max_bytes_per_second: int | None = None
     api_requests_per_second: float | None = None
+    metrics_host: str = DEFAULT_METRICS_HOST
+    metrics_port: int | None = None
+    metrics_textfile: Path | None = None
     limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:

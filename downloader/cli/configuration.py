@@ -39,6 +39,9 @@ FILE_KEYS: Final = frozenset(
         "max-file-size",
         "max-rate",
         "api-rate",
+        "metrics-host",
+        "metrics-port",
+        "metrics-textfile",
         "type",
         "verbose",
     }

@@ -24,6 +24,7 @@ from downloader.settings import (
     DEFAULT_API_URL,
     DEFAULT_CONCURRENCY,
     DEFAULT_MAX_FILE_BYTES,
+    DEFAULT_METRICS_HOST,
     DEFAULT_MIN_FREE_BYTES,
     ENGINES,
     Settings,
@@ -145,6 +146,23 @@ _DEFAULTS = Limits()
     show_default=True,
     help="A run whose file is larger counts as failed.",
 )
+@option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Serve metrics for Prometheus on this port; 0 takes a free one, and says which.",
+)
+@option(
+    "--metrics-host",
+    default=DEFAULT_METRICS_HOST,
+    show_default=True,
+    metavar="HOST",
+    help="The address of this machine that --metrics-port is of.",
+)
+@option(
+    "--metrics-textfile",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write metrics to this file, for node_exporter: every 15 seconds, and at the end.",
+)
 @output_option
 @database_option
 @verbose_option
@@ -169,6 +187,9 @@ def run(
     engine: str,
     min_free: int,
     max_file_size: int,
+    metrics_port: int | None,
+    metrics_host: str,
+    metrics_textfile: Path | None,
     output: Path | None,
     database: str | None,
     verbose: int,
@@ -203,6 +224,9 @@ def run(
         max_file_bytes=max_file_size,
         max_bytes_per_second=max_rate,
         api_requests_per_second=api_rate,
+        metrics_host=metrics_host,
+        metrics_port=metrics_port,
+        metrics_textfile=metrics_textfile,
         limits=Limits(
             attempts=attempts,
             refreshes=refreshes,
@@ -233,6 +257,7 @@ def execute(
     from dataclasses import replace  # noqa: PLC0415 - start-up time, as below
 
     from downloader import service  # noqa: PLC0415 - as above
+    from downloader.cli.metrics import exported  # noqa: PLC0415 - as above
     from downloader.observe import logs, progress  # noqa: PLC0415 - as above
     from downloader.session import Mode  # noqa: PLC0415 - as above
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
@@ -242,6 +267,7 @@ def execute(
     daemon = mode is Mode.FOREVER and not terminal and not quiet
     logs.configure(verbose + 1 if daemon else verbose)
     with ExitStack() as stack:
+        metrics = stack.enter_context(exported(settings, tell=terminal))
         opened = stack.enter_context(closing(open_database(database)))
         if default_output:
             settings = replace(settings, output=opened.path.parent / "audio")
@@ -253,7 +279,7 @@ def execute(
         else:
             reporter = progress.Silent()
         gc.freeze()  # what was imported stays: no collection need look at it again
-        return service.run(settings, opened, mode, reporter)
+        return service.run(settings, opened, mode, reporter, metrics)
 
 
 def conclude(result: Result, mode: Mode, *, quiet: bool = False) -> int:

@@ -58,6 +58,7 @@ def test_a_file_may_set_everything(
         'max-duration = "1h"\nattempts = 3\nrefreshes = 4\ngive-up-after = "2d"\nmin_poll = 1.5\n'
         'max_poll = "30s"\nstall = "10"\nengine = "httpx"\nmin-free = "2G"\nmax_file_size = 77\n'
         'max-rate = "5M"\napi_rate = 0.5\n'
+        f'metrics-port = 9464\nmetrics-host = "::1"\nmetrics_textfile = "{tmp_path}/m.prom"\n'
         'type = "tts"\nverbose = 1\n'
     )
     assert {line.partition(" ")[0].replace("_", "-") for line in config.read_text().split("\n")} - {
@@ -77,6 +78,8 @@ def test_a_file_may_set_everything(
     assert settings.engine == "httpx"
     assert (settings.min_free_bytes, settings.max_file_bytes) == (2 * 10**9, 77)
     assert (settings.max_bytes_per_second, settings.api_requests_per_second) == (5 * 10**6, 0.5)
+    assert (settings.metrics_host, settings.metrics_port) == ("::1", 9464)
+    assert settings.metrics_textfile == tmp_path / "m.prom"
     limits = settings.limits
     assert (limits.attempts, limits.refreshes, limits.give_up_after_seconds) == (3, 4, 172_800)
     assert (limits.min_poll_seconds, limits.max_poll_seconds) == (1.5, 30)

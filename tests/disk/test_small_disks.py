@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from disk.small_disks import mounted
 from harness import wait_until
+from metrics.scraping import address, scrape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +114,9 @@ def test_a_daemon_waits_for_the_disk_of_its_database(
         simulator.set_rules([not_yet])
         program.submit(range(1, 11))
         ballast = disk / "ballast"
-        with program.start("run", "--min-free", "0", "--min-poll", "0.2s") as process:
+        arguments = ("run", "--min-free", "0", "--min-poll", "0.2s", "--metrics-port", "0")
+        with program.start(*arguments) as process:
+            url = address(process)
             wait_until(lambda: all(row["polls"] for row in program.runs("pending")), process)
             with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
                 while file.write(bytes(4096)):
@@ -122,8 +125,10 @@ def test_a_daemon_waits_for_the_disk_of_its_database(
             assert process.stderr is not None
             heard = next(line for line in process.stderr if "service.blocked" in line)
             assert "disk_full" in heard
+            wait_until(lambda: scrape(url)("blocked", scope="database") == 1, process)
             ballast.unlink()
             wait_until(lambda: program.status()["runs"]["done"] == 10, process)
+            assert scrape(url)("blocked") == 0
             process.send_signal(signal.SIGTERM)
             process.communicate()
         assert process.returncode == 0
