@@ -18,6 +18,7 @@ from downloader.clock import utc_now
 from downloader.failpoints import At, reach
 from downloader.gate import Trouble
 from downloader.jitter import jitter
+from downloader.observe.tally import request_outcome
 from downloader.rules.answers import (
     Answered,
     Blocked,
@@ -88,7 +89,7 @@ class Inquiries:
                 if stopping.is_set():
                     break
                 batch = resolution.left.popleft()
-                reply = await self._ask(batch)
+                reply = await self._ask(batch, resolution)
                 if not await self._take(reply, batch, resolution) or self.gave_up:
                     break
             if not stopping.is_set():
@@ -97,7 +98,7 @@ class Inquiries:
             with anyio.CancelScope(shield=True):
                 await self._give_back(resolution)
 
-    async def _ask(self, batch: Batch) -> Reply:
+    async def _ask(self, batch: Batch, resolution: _Resolution) -> Reply:
         """Ask, and count what came of it."""
         asked_at = time.monotonic()
         judgement = None
@@ -105,7 +106,16 @@ class Inquiries:
             reply = await self._answer(batch, asked_at)
             judgement = reply.judgement
         finally:
-            self._session.tally.request(judgement, time.monotonic() - asked_at)
+            resolution.seconds = time.monotonic() - asked_at
+            self._session.tally.request(judgement, resolution.seconds)
+        _log.debug(
+            "api.answered",
+            outcome=request_outcome(judgement).value,
+            run_ids=batch.run_ids,
+            run_type=batch.run_type,
+            batch=resolution.lease,
+            seconds=round(resolution.seconds, 3),
+        )
         return reply
 
     async def _answer(self, batch: Batch, asked_at: float) -> Reply:
@@ -148,7 +158,7 @@ class Inquiries:
         # Of whenever it was asked: one answer among refusals shows that the key is good.
         await session.api.passed(time.monotonic())
         if answer.unasked:
-            _log.warning("api.unasked_runs", run_ids=answer.unasked)
+            _log.warning("api.unasked_runs", run_ids=answer.unasked, batch=resolution.lease)
         now = utc_now()
         await self._learn(answer, batch, resolution, now)
         steps: list[tuple[RunKey, PollStep]] = []
@@ -202,6 +212,9 @@ class Inquiries:
             error_code=answer.error_code,
             message=answer.message,
             run_ids=batch.run_ids,
+            run_type=batch.run_type,
+            batch=resolution.lease,
+            seconds=round(resolution.seconds, 3),
             pause_seconds=round(pause, 1),
         )
         steps: list[tuple[RunKey, PollStep]] = []
@@ -260,7 +273,7 @@ class Inquiries:
         if known is None or known.run_type not in RUN_TYPES:
             return False
         await self._throttle.wait(self._session.stopping)
-        reply = await self._ask(Batch(known.run_type, (known.run_id,)))
+        reply = await self._ask(Batch(known.run_type, (known.run_id,)), resolution)
         return isinstance(reply.judgement, Answered)
 
     async def _record(
@@ -281,6 +294,9 @@ class Inquiries:
                 _log.warning(
                     "run.failed",
                     run_id=key.run_id,
+                    run_type=key.run_type,
+                    batch=resolution.lease,
+                    seconds=round(resolution.seconds, 3),
                     error_code=step.error_code,
                     message=step.error_message,
                 )
@@ -341,3 +357,4 @@ class _Resolution:
         self.unjudged = set(self.runs)
         self.refused_alone: list[tuple[Batch, Forbidden | Suspect | RetryLater]] = []
         self.answered = False
+        self.seconds = 0.0  # that the last answer took

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 import structlog
 
-from downloader import housekeeping, rescuer
+from downloader import __version__, housekeeping, rescuer
 from downloader.camb.client import ApiClient
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
 from downloader.clock import utc_now
@@ -109,6 +109,16 @@ async def serve(
     engine = make_engine(settings)
     if session.concurrency.rate_limit is not None:
         engine = LimitedEngine(engine, session.concurrency.rate_limit)
+    _log.info(
+        "service.started",
+        version=__version__,
+        mode=mode.value,
+        database=str(database.path),
+        output=str(output.folder),
+        engine=engine.name,
+        concurrency=settings.concurrency,
+    )
+    began_at = time.monotonic()
     try:
         service = _Service(session, client, engine, output, reporter)
         metrics.begin(service.live, partial(_figures, database))
@@ -117,7 +127,28 @@ async def serve(
         client.close()
         engine.close()
     left = await session.in_thread(inspection.any_unfinished, database, RUN_TYPES)
-    return Result(session.tally, stopped, left, session.trouble)
+    result = Result(session.tally, stopped, left, session.trouble)
+    _tell_end(result, time.monotonic() - began_at)
+    return result
+
+
+def _tell_end(result: Result, seconds: float) -> None:
+    """Say in one line what this call has done."""
+    tally, trouble = result.tally, result.trouble
+    _log.info(
+        "service.ended",
+        seconds=round(seconds, 3),
+        done=tally.done,
+        failed=tally.failed,
+        saved_bytes=tally.bytes,
+        received_bytes=tally.received_bytes,
+        retried=tally.retried,
+        new_urls=tally.refreshed,
+        requests=tally.requests,
+        work_left=result.work_left,
+        stopped=result.stopped,
+        blocked=None if trouble is None else trouble.reason,
+    )
 
 
 def _figures(database: Database) -> Figures:
@@ -308,13 +339,8 @@ class _Service:
         grace = self._session.settings.grace_seconds
         running = self._workers.active
         self._stopped = self._stopped or why
-        _log.warning(
-            "service.stopping",
-            reason=why,
-            transfers=running,
-            grace_seconds=grace,
-            hint="what is running may end; a second signal cuts it off" if running else "",
-        )
+        hint = {"hint": "what is running may end; a second signal cuts it off"} if running else {}
+        _log.warning("service.stopping", reason=why, transfers=running, grace_seconds=grace, **hint)
         self._session.stop()
         self._poller.stop()
         await anyio.sleep(grace)

@@ -345,8 +345,13 @@ class Workers:
     async def _account(self, job: _Job, step: TransferStep, *, recorded: bool) -> None:
         """Count and tell an outcome."""
         session, started = self._session, job.began_at
-        log = _log.bind(run_id=job.claim.run.key.run_id)
-        seconds = time.monotonic() - started
+        run, seconds = job.claim.run, time.monotonic() - started
+        log = _log.bind(
+            run_id=run.key.run_id,
+            run_type=run.key.run_type,
+            attempt=run.attempts + 1,
+            seconds=round(seconds, 3),
+        )
         session.tally.transfer(step if recorded else None, seconds)
         if not recorded:
             log.warning("run.lease_lost")
@@ -354,12 +359,7 @@ class Workers:
         match step:
             case Published():
                 session.concurrency.saved()
-                log.info(
-                    "run.done",
-                    bytes=step.bytes,
-                    seconds=round(seconds, 3),
-                    location=step.location,
-                )
+                log.info("run.done", bytes=step.bytes, location=step.location)
                 await session.disk.passed(started)
             case TryAgain():
                 session.concurrency.failed(step.error_code, started)

@@ -26,6 +26,7 @@ FILE_KEYS: Final = frozenset(
         "api-url",
         "concurrency",
         "lease",
+        "log-format",
         "grace",
         "max-duration",
         "attempts",

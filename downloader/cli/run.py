@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _DEFAULTS = Limits()
 
+LOG_FORMATS = ("auto", "text", "json")
+
 
 @click.command(
     cls=Command,
@@ -166,6 +168,13 @@ _DEFAULTS = Limits()
 @output_option
 @database_option
 @verbose_option
+@option(
+    "--log-format",
+    type=click.Choice(LOG_FORMATS),
+    default=LOG_FORMATS[0],
+    show_default=True,
+    help="How logs are written: auto is json for a daemon without a terminal, else text.",
+)
 @option("--quiet", "-q", is_flag=True, help="No bars and no progress: only what goes wrong.")
 def run(
     *,
@@ -193,6 +202,7 @@ def run(
     output: Path | None,
     database: str | None,
     verbose: int,
+    log_format: str,
     quiet: bool,
 ) -> int:
     """Ask for the results of tracked runs, save their audio files, and keep the record.
@@ -239,7 +249,13 @@ def run(
 
     mode = Mode.ONCE if once else Mode.DRAIN if drain else Mode.FOREVER
     result = execute(
-        settings, database, mode, verbose=verbose, quiet=quiet, default_output=output is None
+        settings,
+        database,
+        mode,
+        verbose=verbose,
+        log_format=log_format,
+        quiet=quiet,
+        default_output=output is None,
     )
     return conclude(result, mode, quiet=quiet)
 
@@ -250,6 +266,7 @@ def execute(
     mode: Mode,
     *,
     verbose: int,
+    log_format: str = LOG_FORMATS[0],
     quiet: bool = False,
     default_output: bool = False,
 ) -> Result:
@@ -262,17 +279,22 @@ def execute(
     from downloader.session import Mode  # noqa: PLC0415 - as above
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
 
-    terminal = sys.stderr.isatty() and not quiet
+    terminal = sys.stderr.isatty()
     # A daemon's log tells what it does; cron must stay silent; on a terminal the bars tell.
-    daemon = mode is Mode.FOREVER and not terminal and not quiet
-    logs.configure(verbose + 1 if daemon else verbose)
+    daemon = mode is Mode.FOREVER and not terminal
+    logs.configure(
+        verbose + 1 if daemon and not quiet else verbose,
+        as_json=log_format == "json" or (log_format == "auto" and daemon),
+    )
     with ExitStack() as stack:
-        metrics = stack.enter_context(exported(settings, tell=terminal))
+        metrics = stack.enter_context(exported(settings, tell=terminal and not quiet))
         opened = stack.enter_context(closing(open_database(database)))
         if default_output:
             settings = replace(settings, output=opened.path.parent / "audio")
         reporter: progress.Reporter
-        if terminal:
+        if quiet:
+            reporter = progress.Silent()
+        elif terminal:
             reporter = stack.enter_context(progress.Bars())
         elif daemon or verbose:
             reporter = progress.LogLines()

@@ -1,7 +1,11 @@
-"""Logs: to standard error, one line an event, never with a key or a signed URL in it."""
+"""Logs: to standard error, one line an event, never with a key or a signed URL in it.
+
+docs/logs.md lists the events; a test holds it to the source.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -32,13 +36,15 @@ Each has a level and listeners of its own, and so is switched off by itself.
 """
 
 
-def configure(verbosity: int) -> None:
+def configure(verbosity: int, *, as_json: bool = False) -> None:
     """Send logs to standard error: warnings and worse at 0, information at 1, all at 2 and up.
+
+    Lines are for people, or JSON objects with `event`, `level` and `timestamp` (UTC).
 
     Of the libraries' own logs only warnings and worse are shown, and of those that tell secrets
     nothing, whatever the level and whoever listens.
     """
-    terminal = sys.stderr.isatty()
+    for_eyes = sys.stderr.isatty() and not as_json
     level = _LEVELS[min(max(verbosity, 0), 2)]
     for name in _TELLTALES:
         _silence(logging.getLogger(name))
@@ -48,10 +54,12 @@ def configure(verbosity: int) -> None:
             structlog.stdlib.add_log_level,
             # A person wants the clock on the wall; a file wants to be sorted and compared.
             structlog.processors.TimeStamper(
-                fmt="%H:%M:%S" if terminal else "iso", utc=not terminal
+                fmt="%H:%M:%S" if for_eyes else "iso", utc=not for_eyes
             ),
             _redact,
-            structlog.dev.ConsoleRenderer(
+            _json_line
+            if as_json
+            else structlog.dev.ConsoleRenderer(
                 colors=False, pad_event_to=0, sort_keys=False, timestamp_key="timestamp"
             ),
         ],
@@ -107,6 +115,12 @@ class _Libraries(logging.Handler):
 
 
 _LIBRARIES: Final = _Libraries(logging.WARNING)
+
+
+def _json_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:
+    """Return an event as a JSON object, what it is and when first."""
+    first: dict[str, Any] = {name: event.pop(name) for name in ("timestamp", "level", "event")}
+    return json.dumps(first | dict(event), default=str)
 
 
 def _redact(

@@ -68,6 +68,11 @@ _ANSWERS: Final = {
 _REFRESHES: Final = {EXPIRED: Refresh.EXPIRED, REFUSED: Refresh.REFUSED}
 
 
+def request_outcome(judgement: Judgement | None) -> RequestOutcome:
+    """Return what a request led to; None is one that was cut off."""
+    return RequestOutcome.CUT_OFF if judgement is None else _ANSWERS[type(judgement)]
+
+
 @dataclass(slots=True)
 class Tally:
     """What this call has done so far.
@@ -220,10 +225,9 @@ class DetailedTally(Tally):
     def request(self, judgement: Judgement | None, seconds: float) -> None:
         """Count what it led to, and how long it took unless it was cut off."""
         Tally.request(self, judgement, seconds)
+        self.api_requests.count(request_outcome(judgement))
         if judgement is None:
-            self.api_requests.count(RequestOutcome.CUT_OFF)
             return
-        self.api_requests.count(_ANSWERS[type(judgement)])
         self.api_seconds.observe(seconds)
         if isinstance(judgement, Suspect | RetryLater):
             self.api_errors.count(judgement.error_code)

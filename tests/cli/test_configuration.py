@@ -59,7 +59,7 @@ def test_a_file_may_set_everything(
         'max_poll = "30s"\nstall = "10"\nengine = "httpx"\nmin-free = "2G"\nmax_file_size = 77\n'
         'max-rate = "5M"\napi_rate = 0.5\n'
         f'metrics-port = 9464\nmetrics-host = "::1"\nmetrics_textfile = "{tmp_path}/m.prom"\n'
-        'type = "tts"\nverbose = 1\n'
+        'type = "tts"\nverbose = 1\nlog-format = "json"\n'
     )
     assert {line.partition(" ")[0].replace("_", "-") for line in config.read_text().split("\n")} - {
         ""
