@@ -23,6 +23,7 @@ from downloader.recorder import Recorder
 from downloader.session import Mode, Session
 from downloader.store import inspection
 from downloader.store.status import status
+from downloader.transfer.choice import why_no_curl
 from downloader.transfer.engine import Engine, Timing
 from downloader.transfer.files import DiskError
 from downloader.transfer.output import Output
@@ -167,19 +168,17 @@ def make_engine(settings: Settings) -> Engine:
     """
     timing = Timing(stall_seconds=settings.stall_seconds)
     if settings.engine != "httpx":
-        try:
+        missed = why_no_curl()
+        if missed is None:
             from downloader.transfer.curl_engine import CurlEngine  # noqa: PLC0415 - may be missing
 
             return CurlEngine(timing, connections=settings.concurrency)
-        except ImportError as error:
-            missing = isinstance(error, ModuleNotFoundError) and error.name == "pycurl"
-            why = "it is not installed" if missing else f"it cannot be used ({error})"
-            if settings.engine == "curl":
-                raise ConfigurationError(
-                    f"--engine curl needs pycurl, and {why}: pip install 'downloader[curl]'."
-                ) from error
-            if not missing:
-                _log.warning("engine.curl_unusable", error=str(error), used="httpx")
+        if settings.engine == "curl":
+            raise ConfigurationError(
+                f"--engine curl needs pycurl, and {missed.why}: pip install 'downloader[curl]'."
+            ) from missed.error
+        if not missed.missing:
+            _log.warning("engine.curl_unusable", error=str(missed.error), used="httpx")
     from downloader.transfer.httpx_engine import (  # noqa: PLC0415 - only where it is needed
         HttpxEngine,
     )

@@ -36,10 +36,14 @@ MAX_ANSWER_BYTES: Final = MAX_BODY_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an answer means, and the server's clock less ours where it told the time."""
+    """What an answer means, and the server's clock less ours where it told the time.
+
+    `status` is its HTTP status, None where no answer came.
+    """
 
     judgement: Judgement
     clock_offset: timedelta | None = None
+    status: int | None = None
 
 
 class ApiClient:
@@ -113,7 +117,8 @@ class ApiClient:
         else:
             judgement = judge_single(response.status_code, headers, body, batch.run_ids[0], now)
         judgement = without(self._key, judgement)
-        return Reply(judgement, clock_offset(headers.get("date"), None, now))
+        offset = clock_offset(headers.get("date"), None, now)
+        return Reply(judgement, offset, response.status_code)
 
     def _unreachable(self, error: Exception) -> RetryLater:
         if isinstance(error, httpx.TimeoutException):

@@ -50,7 +50,13 @@ FILE_KEYS: Final = frozenset(
 """What a configuration file may set: the options that describe an installation."""
 
 
-def read_configuration(named: str | None) -> dict[str, str]:
+class Configuration(dict[str, str]):
+    """What a configuration file sets, and the file; its path is None where there is none."""
+
+    path: Path | None = None
+
+
+def read_configuration(named: str | None) -> Configuration:
     """Return what the configuration file sets; nothing where none is named and none is there.
 
     Raises:
@@ -63,7 +69,7 @@ def read_configuration(named: str | None) -> dict[str, str]:
 
         path = platformdirs.user_config_path("downloader", appauthor=False) / "config.toml"
         if not path.is_file():
-            return {}
+            return Configuration()
     else:
         path = expanded(named)
     import tomllib  # noqa: PLC0415 - most calls read no file
@@ -91,7 +97,9 @@ def read_configuration(named: str | None) -> dict[str, str]:
         if not str(values[key]).isprintable():
             raise ConfigurationError(f"{path}: {key} has characters that cannot be printed.")
     # As text, so that a value of the file is judged as one of the environment is.
-    return {key.replace("_", "-"): str(value) for key, value in values.items()}
+    found = Configuration((key.replace("_", "-"), str(value)) for key, value in values.items())
+    found.path = path
+    return found
 
 
 def expanded(named: str) -> Path:

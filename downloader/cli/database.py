@@ -24,7 +24,7 @@ class _Group(click.Group):
 @click.pass_context
 def db(ctx: click.Context) -> None:
     """Migrate, look at and back up the database; `run` and the others migrate by themselves."""
-    ctx.obj = ctx.parent.obj if ctx.parent is not None else {}
+    ctx.obj = ctx.parent.obj if ctx.parent is not None else None
 
 
 @db.command("upgrade", epilog="Example: downloader db upgrade")

@@ -7,7 +7,7 @@ import os
 import shlex
 import stat
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import click
 
@@ -19,6 +19,17 @@ _MAX_BYTES: Final = 4096
 """More than any key has, and little enough to be read of whatever file was named by mistake."""
 
 
+class FoundKey(NamedTuple):
+    """A key, and where it came from: a variable's name, or the path of a file.
+
+    `readers_warning` is told where others may read that file.
+    """
+
+    key: str
+    place: str
+    readers_warning: str | None = None
+
+
 def load_api_key() -> str:
     """Return the key from CAMB_API_KEY, CAMB_API_KEY_FILE or systemd's credentials directory.
 
@@ -28,8 +39,26 @@ def load_api_key() -> str:
         ConfigurationError: there is none, or its file cannot be read or is none of a key.
 
     """
+    found = find_api_key()
+    if found is None:
+        raise ConfigurationError(
+            "No API key: set CAMB_API_KEY, or CAMB_API_KEY_FILE to the path of a file with it. "
+            "(The simulator takes any key.)"
+        )
+    if found.readers_warning is not None:
+        _warn_of_readers(found.readers_warning)
+    return found.key
+
+
+def find_api_key() -> FoundKey | None:
+    """Return the key with the place that it is in, None where there is none.
+
+    Raises:
+        ConfigurationError: its file cannot be read or is none of a key.
+
+    """
     if key := os.environ.get("CAMB_API_KEY", "").strip():
-        return key
+        return FoundKey(key, "CAMB_API_KEY")
     credentials = _credentials_folder()
     if named := os.environ.get("CAMB_API_KEY_FILE"):
         path = _expanded(named)
@@ -40,10 +69,7 @@ def load_api_key() -> str:
         path = credentials / _CREDENTIAL
         if path.is_file():
             return _read(path, "systemd's credential is in", warn_of_readers=False)
-    raise ConfigurationError(
-        "No API key: set CAMB_API_KEY, or CAMB_API_KEY_FILE to the path of a file with it. "
-        "(The simulator takes any key.)"
-    )
+    return None
 
 
 def _credentials_folder() -> Path | None:
@@ -59,7 +85,7 @@ def _expanded(named: str) -> Path:
         return Path(named)
 
 
-def _read(path: Path, what: str, *, warn_of_readers: bool) -> str:
+def _read(path: Path, what: str, *, warn_of_readers: bool) -> FoundKey:
     """Read the key in a file: a regular one, and no more of it than a key can be."""
     try:
         # Without O_NONBLOCK a pipe that nobody writes to would be waited for.
@@ -88,16 +114,17 @@ def _read(path: Path, what: str, *, warn_of_readers: bool) -> str:
     if not key:
         raise ConfigurationError(f"{what} {path}, which is empty.")
     check_api_key(key)  # of what is refused nothing else need be said
-    if warn_of_readers and mode & (stat.S_IRGRP | stat.S_IROTH):
-        _warn_of_readers(path)
-    return key
+    if not warn_of_readers or not mode & (stat.S_IRGRP | stat.S_IROTH):
+        return FoundKey(key, str(path))
+    return FoundKey(
+        key,
+        str(path),
+        f"the API key in {path} can be read by other users of this machine: "
+        f"chmod 600 {shlex.quote(str(path))}",
+    )
 
 
 @functools.cache
-def _warn_of_readers(path: Path) -> None:
+def _warn_of_readers(warning: str) -> None:
     """Say once of a file that others may read it; to cron, too, for it is worth a mail."""
-    click.echo(
-        f"downloader: the API key in {path} can be read by other users of this machine: "
-        f"chmod 600 {shlex.quote(str(path))}",
-        err=True,
-    )
+    click.echo(f"downloader: {warning}", err=True)

@@ -35,12 +35,13 @@ _COMMANDS: Final = {
     "retry": "downloader.cli.control:retry",
     "cancel": "downloader.cli.control:cancel",
     "verify": "downloader.cli.verify:verify",
+    "doctor": "downloader.cli.doctor:doctor",
     "db": "downloader.cli.database:db",
     "simulate": "downloader.cli.simulate:simulate",
     "demo": "downloader.cli.demo:demo",
 }
 # These only show what is there: a reader that leaves (`| head`) leaves nothing undone.
-_SHOWING: Final = frozenset({"status", "list", "show", "export"})
+_SHOWING: Final = frozenset({"status", "list", "show", "export", "doctor"})
 
 
 class _Commands(click.Group):

@@ -6,12 +6,16 @@ the configuration file, else it is the default.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
+from downloader.cli.configuration import Configuration
+from downloader.rules.redaction import redact_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,11 +43,58 @@ class Command(click.Command):
     ) -> click.Context:
         """Lay the file's values under those of the command line and the environment."""
         own = {parameter.name for parameter in self.params}
-        values = {} if parent is None else dict(parent.obj or {})
+        values = Configuration() if parent is None else parent.obj or Configuration()
         extra["default_map"] = {
             name: value for key, value in values.items() if (name := _parameter_name(key)) in own
         }
-        return super().make_context(info_name, args, parent, **extra)
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.BadParameter as error:
+            if error.ctx is None or not isinstance(error.param, click.Option):
+                raise
+            hint = _hint(error.ctx, error.param, values)
+            raise click.BadParameter(
+                hidden(error.message), ctx=error.ctx, param=error.param, param_hint=hint
+            ) from None
+
+
+def _hint(ctx: click.Context, parameter: click.Option, values: Configuration) -> str:
+    """Name an option, and where its value comes from, if that is not the command line."""
+    name = f"'{parameter.opts[0]}'"
+    place = place_of(ctx, parameter, values)
+    return name if place in (None, parameter.opts[0]) else f"{name} (from {place})"
+
+
+def place_of(ctx: click.Context, parameter: click.Option, values: Configuration) -> str | None:
+    """Return where an option's value comes from: a flag, a variable, a file; None: the default."""
+    source = ctx.get_parameter_source(parameter.name or "")
+    if source is ParameterSource.COMMANDLINE:
+        return parameter.opts[0]
+    if source is ParameterSource.ENVIRONMENT:
+        return str(parameter.envvar)
+    if source is ParameterSource.DEFAULT_MAP:
+        return str(values.path)
+    return None
+
+
+def hidden(text: str, key: str | None = None) -> str:
+    """Return what may be shown of a text that somebody may have put a secret into by mistake.
+
+    `key` is the API key, where it is not that of CAMB_API_KEY.
+    """
+    from downloader.rules.answers import MIN_SECRET_CHARACTERS  # noqa: PLC0415 - start-up time
+
+    text = redact_text(text)
+    for secret in (key, os.environ.get("CAMB_API_KEY", "").strip()):
+        if secret is not None and len(secret) >= MIN_SECRET_CHARACTERS:
+            text = text.replace(secret, "(key)")
+    return text
+
+
+def shared(command: click.Command, *names: str) -> list[click.Parameter]:
+    """Return these options of another command, such as `--engine`, to be those of this one too."""
+    found = {parameter.opts[0]: parameter for parameter in command.params}
+    return [found[name] for name in names]
 
 
 def _parameter_name(key: str) -> str:

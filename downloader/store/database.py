@@ -42,6 +42,7 @@ LARGE_LOG_BYTES: Final = 32 * 1024 * 1024
 """From here on the write-ahead log is to be emptied."""
 
 _LOG_SECONDS: Final = 3
+_LOOKING_SECONDS: Final = 2.0
 _NO_ROOM_BYTES: Final = 1024 * 1024
 
 _BEGIN: Final = "downloader_begin"
@@ -92,22 +93,26 @@ def database_url(text: str | Path | None) -> sa.URL:
 class Database:
     """An open database: hands out transactions, and closes.
 
-    Safe to use from several threads; each transaction has a connection of its own.
+    Safe to use from several threads; each transaction has a connection of its own. One that is
+    `only_looked_at` is not made where there is none, is waited for a moment only, and has its
+    log left as it is.
     """
 
-    def __init__(self, url: sa.URL) -> None:
+    def __init__(self, url: sa.URL, *, only_looked_at: bool = False) -> None:
         if sqlite3.sqlite_version_info < MINIMUM_SQLITE:
             raise StoreError(
                 f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed. "
                 "Use a Python that comes with a newer SQLite."
             )
         self.path: Final = Path(url.database or "")
+        self._only_looked_at = only_looked_at
+        self._busy_seconds = _LOOKING_SECONDS if only_looked_at else BUSY_TIMEOUT_SECONDS
         # SQLite has one writer at a time, and lets others sleep for milliseconds between looks.
         self._turn: Final = threading.Lock()
         self._create_file()
         self.engine: Final = sa.create_engine(
             url,
-            connect_args={"timeout": BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
+            connect_args={"timeout": self._busy_seconds, "check_same_thread": False},
             pool_size=4,
             max_overflow=-1,
             hide_parameters=True,  # URLs are parameters, and errors are printed
@@ -118,8 +123,10 @@ class Database:
     def _create_file(self) -> None:
         """Create the file readable by its owner alone; SQLite gives WAL and SHM its mode."""
         try:
-            make_folders(self.path.parent, 0o700)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            if not self._only_looked_at:
+                make_folders(self.path.parent, 0o700)
+            make = 0 if self._only_looked_at else os.O_CREAT
+            descriptor = os.open(self.path, os.O_RDWR | make | os.O_CLOEXEC, 0o600)
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             said = error.strerror if isinstance(error, OSError) else error
             raise StoreError(
@@ -181,7 +188,7 @@ class Database:
         if "locked" in said or "busy" in said:
             kind = BusyDatabaseError
             advice = (
-                f"Another program has held it for {BUSY_TIMEOUT_SECONDS:.0f} seconds: "
+                f"Another program has held it for {self._busy_seconds:.0f} seconds: "
                 "find it (for instance an open sqlite3 shell) and end it."
             )
         elif "full" in said or ("I/O" in said and self._has_no_room()):
@@ -225,7 +232,7 @@ class Database:
                 [(busy, _, _)] = _pragma(connection, "wal_checkpoint(TRUNCATE)")
                 return not busy
             finally:
-                _pragma(connection, f"busy_timeout={BUSY_TIMEOUT_SECONDS * 1000:.0f}")
+                _pragma(connection, f"busy_timeout={self._busy_seconds * 1000:.0f}")
 
     @contextlib.contextmanager
     def migrating(self) -> Iterator[sa.Connection]:
@@ -266,7 +273,7 @@ class Database:
 
     def close(self) -> None:
         """Close every connection; the last one of all processes takes the log with it."""
-        if self.log_bytes() > LARGE_LOG_BYTES:
+        if self.log_bytes() > LARGE_LOG_BYTES and not self._only_looked_at:
             with contextlib.suppress(StoreError):  # somebody else will, later
                 self.empty_log()
         self.engine.dispose()

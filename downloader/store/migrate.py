@@ -116,6 +116,19 @@ def upgrade(database: Database, scripts: Path | None = None) -> Path | None:
     return saved
 
 
+def refuse_newer(database: Database) -> None:
+    """Refuse a database that a newer version made; change nothing.
+
+    Raises:
+        NewerDatabaseError: the database is at a revision that this version does not know.
+        StoreError: the file is not a database, or not one of this program's.
+
+    """
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - slow to import and rarely needed
+
+    _known_revision(database, ScriptDirectory.from_config(_config(migrations_folder())))
+
+
 def _known_revision(database: Database, directory: ScriptDirectory) -> str | None:
     """Return the revision a database is at, refused where the scripts do not know it."""
     found = current_revision(database)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from downloader.http import environment_authorities, environment_proxies
 from downloader.transfer.curl_library import pycurl
 from downloader.transfer.curl_session import Session
-from downloader.transfer.files import allow_files, too_many_files
+from downloader.transfer.files import allow_files, files_needed, too_many_files
 from downloader.transfer.redirects import follow
 
 if TYPE_CHECKING:
@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from downloader.transfer.addresses import Address
     from downloader.transfer.engine import Sink, Timing
     from downloader.transfer.guard import Guard
-
-
-_FILES_OF_A_TRANSFER: Final = 8  # part, folders, connection, and what libcurl wakes itself by
-_OTHER_FILES: Final = 128
 
 
 class CurlEngine:
@@ -38,7 +34,7 @@ class CurlEngine:
     name = "curl"
 
     def __init__(self, timing: Timing, *, connections: int) -> None:
-        allow_files(connections * _FILES_OF_A_TRANSFER + _OTHER_FILES)
+        allow_files(files_needed(connections))
         self._timing = timing
         self._connections = connections
         self._authorities = environment_authorities()

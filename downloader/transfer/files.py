@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 """What the operating system says where no more files can be opened."""
 
+_FILES_OF_A_TRANSFER: Final = 8  # part, folders, connection, and what libcurl wakes itself by
+_OTHER_FILES: Final = 128
+
 READ_BYTES: Final = 1024 * 1024
 """How much of a file is read at a time, to hash it."""
 
@@ -75,6 +78,11 @@ def too_many_files() -> DiskError:
         "output_unusable",
         "There are too many open files: allow more (ulimit -n), or lower --concurrency.",
     )
+
+
+def files_needed(connections: int) -> int:
+    """Return how many open files so many transfers at a time may need, with all the rest."""
+    return connections * _FILES_OF_A_TRANSFER + _OTHER_FILES
 
 
 def allow_files(wanted: int) -> None:

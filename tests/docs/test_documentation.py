@@ -158,7 +158,7 @@ def test_the_usage_commands(program: Program, start_simulator: StartSimulator) -
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     (program.folder / "ids.txt").write_text("12345\n67890\n")
     lines = [line for line in command("README.md", "usage").splitlines() if "export" not in line]
-    assert len(lines) == 6
+    assert len(lines) == 7
     for line in lines:
         done = shell(program, line)
         assert done.returncode == 0, f"{line}: {done.stderr}"
@@ -231,8 +231,46 @@ def test_the_json_examples(program: Program, start_simulator: StartSimulator) ->
     status = json.loads(program("status", "--json").stdout)
     page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
     shown = [json.loads(text) for text in re.findall(r"```json\n(.+?)\n```", page, re.DOTALL)]
-    assert [shape(example) for example in shown] == [shape(submitted), shape(status)]
+    doctor = json.loads(program("doctor", "--json").stdout)
+    assert [shape(example) for example in shown] == [
+        shape(submitted),
+        shape(status),
+        shape(doctor),
+    ]
+    for one in shown[2]["checks"]:
+        assert shape(one) == shape(doctor["checks"][0])
+        assert one["name"] in {check["name"] for check in doctor["checks"]}
     assert set(status["runs"]) == {state.value for state in State}
+
+
+def test_the_checks(program: Program, start_simulator: StartSimulator) -> None:
+    """The checks that `doctor` makes are those that are documented, in the same order."""
+    program.env["DOWNLOADER_API_URL"] = start_simulator().api_url
+    program("submit", "1", "2")
+    program("run", "--once")
+    page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| .+? \| (yes|no) \|$", page, re.MULTILINE)
+    documented = dict(rows)
+    for arguments in (("doctor",), ("doctor", "--quick")):
+        checks = json.loads(program(*arguments, "--json").stdout)["checks"]
+        made = [one["name"] for one in checks]
+        quick = "--quick" in arguments
+        assert made == [name for name, too in documented.items() if too == "yes" or not quick]
+
+
+def test_the_health_check(program: Program) -> None:
+    """The command of the documented health check is one that works, and fails where it should."""
+    check = command("docs/commands.md", "health").partition(" CMD ")[2]
+    program.submit([1])
+    assert shell(program, check).returncode == 0
+    for variable, value in (
+        ("DOWNLOADER_OUTPUT", str(program.database)),
+        ("DOWNLOADER_MIN_FREE", "100000T"),
+    ):
+        before = dict(program.env)
+        program.env[variable] = value
+        assert shell(program, check).returncode == 1
+        program.env = before
 
 
 def shape(value: Any) -> Any:  # noqa: ANN401 - JSON

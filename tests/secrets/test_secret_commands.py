@@ -119,6 +119,12 @@ def test_every_command(loud: Program, api: str, secrets: Secrets, tmp_path: Path
         ("cancel", "1", "2"),
         ("cancel", short),
         ("retry", "1"),
+        ("doctor",),
+        ("doctor", "--json"),
+        ("doctor", "--quick"),
+        ("doctor", "--output", url),
+        ("doctor", "--api-url", f"https://ada:{API_KEY}@127.0.0.1/apis"),
+        ("doctor", "--api-url", "http://127.0.0.1:1/apis"),
         ("db", "current"),
         ("db", "upgrade"),
         ("db", "backup", str(tmp_path / "runs.sqlite3.backup")),
@@ -143,6 +149,7 @@ def test_every_command(loud: Program, api: str, secrets: Secrets, tmp_path: Path
     assert codes["run", "--drain", "-vv"] == 0
     assert codes["demo", "--runs", "8", "--directory", str(tmp_path / "demo")] == 0
     assert codes["verify",] == 0
+    assert codes["doctor",] == 0
     for database in (loud.database, tmp_path / "demo" / "downloader.sqlite3"):
         assert secrets(rows_text(database)) == []
         assert "Signature=" not in rows_text(database)

@@ -1,0 +1,185 @@
+"""Checks of folders and disks: is there a place to write to, and of which kind."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from downloader.diagnosis.findings import Check, ok, problem, warning
+from downloader.durable import free_bytes
+from downloader.rules.mounts import Mount, mount_of
+from downloader.transfer.layout import PARTIAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FEW_FILES: Final = 1000
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+
+
+def nearest_folder(path: Path) -> Path:
+    """Return a path, or the nearest above it that is there."""
+    while not os.path.lexists(path) and path != path.parent:
+        path = path.parent
+    return path
+
+
+def cannot_be_made(path: Path) -> str | None:
+    """Return why what is not there cannot be made, None where nothing speaks against it."""
+    above = nearest_folder(path)
+    if not above.is_dir():
+        return f"{above} is not a folder"
+    if not os.access(above, os.W_OK | os.X_OK):
+        return f"{above} may not be written to"
+    return None
+
+
+def check_output(folder: Path, *, probe: bool) -> Iterator[Check]:
+    """See that files can be saved; a `probe` is written and removed, else rights are looked at."""
+    if not os.path.lexists(folder):
+        why = cannot_be_made(folder)
+        if why is None:
+            yield ok("output", f"{folder} will be created")
+        else:
+            yield problem(
+                "output",
+                f"{folder} is not there and cannot be created: {why}",
+                "create it, or name another folder with --output",
+            )
+        return
+    said = "it is not a folder" if not folder.is_dir() else _why_unwritable(folder, probe=probe)
+    if said is not None:
+        yield problem(
+            "output",
+            f"{folder} cannot be written to: {said}",
+            "check its permissions, or name another folder with --output",
+        )
+        return
+    yield ok("output", f"{folder} can be written to")
+    if probe:
+        yield _check_links(folder)
+
+
+def _why_unwritable(folder: Path, *, probe: bool) -> str | None:
+    partial = folder / PARTIAL
+    for one in (folder, partial):
+        if one is partial and not os.path.lexists(partial):
+            continue
+        if not one.is_dir():
+            return f"{PARTIAL} in it is not a folder"
+        if not os.access(one, os.W_OK | os.X_OK):
+            return "this user may not" if one is folder else f"this user may not, in {PARTIAL}"
+        if probe:
+            try:
+                with _probe_file(one):
+                    pass
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # another check tells
+                    return str(error.strerror)
+    return None
+
+
+@contextlib.contextmanager
+def _probe_file(folder: Path) -> Iterator[Path]:
+    """Make an empty file of a name that nothing else has, and remove it."""
+    path = folder / f".probe-{secrets.token_hex(8)}"
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _check_links(folder: Path) -> Check:
+    """See whether a file can have two names: so it is published without overwriting."""
+    partial = folder / PARTIAL
+    try:
+        with _probe_file(partial if partial.is_dir() else folder) as part:
+            second = folder / f"{part.name}-link"
+            try:
+                os.link(part, second)
+            finally:
+                second.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return ok("hard_links", "not known: the disk is full")
+        return warning(
+            "hard_links",
+            f"a file in {folder} cannot have two names: {error.strerror}",
+            "files are renamed instead, which works; but where the program is killed in between, "
+            "a file is fetched again, and a file that another program makes at that very moment "
+            "may be overwritten",
+        )
+    return ok("hard_links", "a file can have two names, as publishing it needs")
+
+
+def check_room(name: str, folder: Path, min_free_bytes: int) -> Check:
+    """See that a disk has the bytes that are to stay free, and room for more files."""
+    place = nearest_folder(folder)
+    place = place if place.is_dir() else place.parent
+    try:
+        free, found = free_bytes(place), os.statvfs(place)
+    except OSError as error:
+        return problem(
+            name, f"the disk of {place} cannot be looked at: {error.strerror}", "check the disk"
+        )
+    left = f"{_megabytes(free)} free on the disk of {place}"
+    if free < min_free_bytes or free == 0:
+        return problem(
+            name,
+            f"{left}, and {_megabytes(min_free_bytes)} are to stay free (--min-free)",
+            "make room: until then nothing is saved",
+        )
+    if found.f_files and found.f_favail < _FEW_FILES:
+        few = f"room for {found.f_favail} more files (inodes) on the disk of {place}"
+        advice = "remove files that are not needed: each saved file takes one"
+        return (warning if found.f_favail else problem)(name, few, advice)
+    return ok(name, left)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"
+
+
+def check_output_file_system(folder: Path) -> Check:
+    """See whether files are saved on this machine."""
+    mount = _mount_of(folder)
+    if mount is None or not mount.is_network:
+        return ok("output_file_system", _described(mount))
+    return warning(
+        "output_file_system",
+        f"{folder} is on a network file system ({mount.type}, mounted at {mount.folder})",
+        "this works as far as that keeps its promises: a power cut there may lose files that are "
+        "recorded as saved, and locks may not hold between machines; `downloader verify` compares",
+    )
+
+
+def check_database_file_system(path: Path) -> Check:
+    """See that the database is on this machine: SQLite's WAL needs memory that is shared."""
+    mount = _mount_of(path)
+    if mount is None or not mount.is_network:
+        return ok("database_file_system", _described(mount))
+    return problem(
+        "database_file_system",
+        f"the database is on a network file system ({mount.type}, mounted at {mount.folder}), "
+        "where SQLite's WAL does not work: it may be damaged",
+        "move it to a local disk while nothing runs, and name it with --database",
+    )
+
+
+def _mount_of(path: Path) -> Mount | None:
+    try:
+        lines = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        return mount_of(os.path.realpath(nearest_folder(path)), lines)
+    except OSError:  # no Linux
+        return None
+
+
+def _described(mount: Mount | None) -> str:
+    if mount is None:
+        return "not known: this system does not tell which file systems are of the network"
+    return f"{mount.type}, mounted at {mount.folder}: no network file system that is known"
