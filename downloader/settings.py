@@ -54,11 +54,20 @@ class Settings:
         """Check what no single option can."""
         check_api_url(self.api_url)
         check_api_key(self.api_key)
-        if self.limits.max_poll_seconds < self.limits.min_poll_seconds:
-            raise ConfigurationError(
-                f"--max-poll {self.limits.max_poll_seconds:g} is less than "
-                f"--min-poll {self.limits.min_poll_seconds:g}."
-            )
+        check_polls(self.limits.min_poll_seconds, self.limits.max_poll_seconds)
+
+
+def check_polls(min_poll_seconds: float, max_poll_seconds: float) -> None:
+    """Refuse pauses of which the longest is shorter than the shortest.
+
+    Raises:
+        ConfigurationError: they are so.
+
+    """
+    if max_poll_seconds < min_poll_seconds:
+        raise ConfigurationError(
+            f"--max-poll {max_poll_seconds:g} is less than --min-poll {min_poll_seconds:g}."
+        )
 
 
 def check_api_url(url: str) -> None:

@@ -36,12 +36,13 @@ _COMMANDS: Final = {
     "cancel": "downloader.cli.control:cancel",
     "verify": "downloader.cli.verify:verify",
     "doctor": "downloader.cli.doctor:doctor",
+    "config": "downloader.cli.config:config",
     "db": "downloader.cli.database:db",
     "simulate": "downloader.cli.simulate:simulate",
     "demo": "downloader.cli.demo:demo",
 }
 # These only show what is there: a reader that leaves (`| head`) leaves nothing undone.
-_SHOWING: Final = frozenset({"status", "list", "show", "export", "doctor"})
+_SHOWING: Final = frozenset({"status", "list", "show", "export", "doctor", "config"})
 
 
 class _Commands(click.Group):

@@ -23,6 +23,14 @@ class Duration(click.ParamType[float]):
 
     name = "duration"
 
+    @staticmethod
+    def show(seconds: float) -> str:
+        """Return a duration as it is typed, in the largest unit that it is a whole number of."""
+        for unit, size in reversed(_SECONDS.items()):
+            if unit and seconds >= size and seconds % size == 0:
+                return f"{seconds / size:.0f}{unit}"
+        return f"{seconds:.12g}s"
+
     def __init__(self, minimum: float = 0.0, maximum: float = math.inf) -> None:
         self._minimum = minimum
         self._maximum = maximum
@@ -54,6 +62,14 @@ class Size(click.ParamType[int]):
     """A number of bytes, or a number with K, M, G or T, which count in thousands as disks do."""
 
     name = "size"
+
+    @staticmethod
+    def show(size: int) -> str:
+        """Return a size as it is typed, in the largest unit that it is a whole number of."""
+        for unit, bytes_ in reversed(_BYTES.items()):
+            if size >= bytes_ and size % bytes_ == 0:
+                return f"{size // bytes_}{unit.upper()}"
+        return str(size)
 
     def __init__(self, minimum: int = 0) -> None:
         self._minimum = minimum

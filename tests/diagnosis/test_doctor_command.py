@@ -158,7 +158,7 @@ def test_secrets_in_every_place(
         for value in (API_KEY, signed):
             with call.monkeypatch.context() as patched:
                 patched.setenv(name, value)
-                for arguments in (["doctor"], ["doctor", "--json"]):
+                for arguments in (["doctor"], ["doctor", "--json"], ["config"]):
                     answer = call(*arguments)
                     assert API_KEY not in answer.out + answer.err
                     assert "5ec2e7" not in answer.out + answer.err

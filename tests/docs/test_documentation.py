@@ -232,11 +232,17 @@ def test_the_json_examples(program: Program, start_simulator: StartSimulator) ->
     page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
     shown = [json.loads(text) for text in re.findall(r"```json\n(.+?)\n```", page, re.DOTALL)]
     doctor = json.loads(program("doctor", "--json").stdout)
-    assert [shape(example) for example in shown] == [
+    config = json.loads(program("config", "--json").stdout)
+    assert [shape(example) for example in shown[:3]] == [
         shape(submitted),
         shape(status),
         shape(doctor),
     ]
+    [example] = shown[3:]
+    assert shape({**config, "settings": {}}) == shape({**example, "settings": {}})
+    for name, setting in example["settings"].items():
+        assert shape(config["settings"][name]) == shape(setting)
+    assert [shape(one) for one in example["settings"].values()]
     for one in shown[2]["checks"]:
         assert shape(one) == shape(doctor["checks"][0])
         assert one["name"] in {check["name"] for check in doctor["checks"]}
