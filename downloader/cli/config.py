@@ -150,7 +150,7 @@ def _checked(values: dict[str, Any], places: dict[str, str | None]) -> dict[str,
 def _typed(kind: click.ParamType[Any], value: object) -> str:
     """Return a value as a person would type it."""
     if value is None:
-        return "no limit"  # the limits that there need not be
+        return "none"  # of the limits, and of what is exported: there need not be any
     if isinstance(kind, Duration) and isinstance(value, float):
         return kind.show(value)
     if isinstance(kind, Size) and isinstance(value, int):
