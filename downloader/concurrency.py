@@ -35,14 +35,14 @@ _BROKEN: Final = frozenset({"network", "stalled", "too_slow", "truncated", "stor
 class AdaptiveConcurrency:
     """Feeds the rule with what the transfers of this process go through.
 
-    `rate_limit` is what they may receive together, where that is limited.
+    `rate_limit` holds them to what they may receive together.
     """
 
     def __init__(self, settings: Settings) -> None:
         start, rate = START, settings.max_bytes_per_second
         if rate is not None:
             start = min(start, max(1, rate // _BYTES_PER_SECOND_EACH))
-        self.rate_limit = None if rate is None else RateLimit(rate)
+        self.rate_limit = RateLimit(rate)
         self._rule = Concurrency(settings.concurrency, start)
         self._fell_at = float("-inf")
         self._looked_at = time.monotonic()
@@ -50,6 +50,11 @@ class AdaptiveConcurrency:
         self._files = self._busy = self._broken = 0
         self._full = False
         self._memory_low = False
+
+    def adopt(self, settings: Settings) -> None:
+        """Keep to other settings from now on."""
+        self._rule.bound(settings.concurrency)
+        self.rate_limit.change(settings.max_bytes_per_second)
 
     @property
     def limit(self) -> int:
@@ -83,7 +88,7 @@ class AdaptiveConcurrency:
                 busy=self._busy,
                 broken=self._broken,
                 full=self._full,
-                throttled=self.rate_limit is not None and self.rate_limit.reached,
+                throttled=self.rate_limit.reached,
                 memory_low=self._memory_low,
             )
         )

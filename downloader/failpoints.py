@@ -2,8 +2,9 @@
 
 The environment variable `DOWNLOADER_FAILPOINTS` arms them: `NAME=ACTION` or `NAME=ACTION@N`
 for the N-th time the place is reached in a process, several separated by commas. The action is
-`kill` (SIGKILL), `stop` (SIGSTOP), or the name of an error number such as `ENOSPC`, which is
-raised as an OSError. Where nothing is armed `reach` is a look at an empty dictionary.
+`kill` (SIGKILL), `stop` (SIGSTOP), `hang` (the thread stays there for ever), or the name of an
+error number such as `ENOSPC`, which is raised as an OSError. Where nothing is armed `reach` is a
+look at an empty dictionary.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class _Armed:
         elif self._action == "stop":
             # To this thread: one sent to the process may let it run on for a moment.
             signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
+        elif self._action == "hang":
+            threading.Event().wait()
         else:
             raise OSError(getattr(errno, self._action), f"failpoint {at}")
 
@@ -79,7 +82,7 @@ def parse(text: str) -> dict[At, _Armed]:
     for one in filter(None, text.split(",")):
         name, _, rest = one.partition("=")
         action, _, passes = rest.partition("@")
-        known = action in ("kill", "stop") or action in errno.errorcode.values()
+        known = action in ("kill", "stop", "hang") or action in errno.errorcode.values()
         if name not in set(At) or not known or not (passes or "1").isdecimal():
             raise ConfigurationError(f"{VARIABLE}: {one!r} is not NAME=ACTION or NAME=ACTION@N.")
         armed[At(name)] = _Armed(action, int(passes or "1"))

@@ -106,6 +106,10 @@ class Gate:
         self._probing = self._excused = None
         self._learn(trouble)
 
+    def try_at_once(self) -> None:
+        """Go on as a process that has just started: somebody may have put things right."""
+        self.trouble = self._looked_at = self._until = self._probing = None
+
     async def passed(self, began_at: float) -> None:
         """Note the success of what began at this time of the monotonic clock.
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from downloader.camb.client import ApiClient
     from downloader.session import Session
+    from downloader.settings import Settings
     from downloader.store.polling import ClaimedBatch, DueRun
 
 _log = structlog.get_logger(__name__)
@@ -78,6 +79,12 @@ class Inquiries:
     def gave_up(self) -> bool:
         """Whether `--once` has had enough of useless answers; the others try on, ever slower."""
         return self._session.mode is Mode.ONCE and self._throttle.failures >= _USELESS_ENOUGH
+
+    def adopt(self, settings: Settings) -> None:
+        """Ask by other settings from now on."""
+        self._throttle.change(settings.api_requests_per_second)
+        self.tempo.limits = settings.limits
+        self._client.use_key(settings.api_key)
 
     async def resolve(self, claimed: ClaimedBatch) -> None:
         """Ask for a batch, in parts where it is refused, until every run of it is judged."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from downloader.camb.client import ApiClient
     from downloader.session import Session
+    from downloader.settings import Settings
     from downloader.store.polling import ClaimedBatch
 
 BACKLOG_PER_WORKER: Final = 2
@@ -64,6 +65,10 @@ class Poller:
                     break
         session.polling_over = True
         session.ready.set()
+
+    def adopt(self, settings: Settings) -> None:
+        """Poll by other settings from now on."""
+        self._inquiries.adopt(settings)
 
     def stop(self) -> None:
         """Cut requests off: what they would answer is asked for again another time."""

@@ -16,6 +16,7 @@ from downloader.camb.client import ApiClient
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
 from downloader.clock import utc_now
 from downloader.errors import ConfigurationError
+from downloader.observe.logs import leave_terminal
 from downloader.observe.metrics import Figures, Live, Metrics, Unmeasured
 from downloader.observe.progress import LONG_SECONDS, LongTransfer, Reporter, Snapshot
 from downloader.poller import Poller
@@ -23,6 +24,7 @@ from downloader.recorder import Recorder
 from downloader.session import Mode, Session
 from downloader.store import inspection
 from downloader.store.status import status
+from downloader.supervision import Manager, Reloading, supervise
 from downloader.transfer.choice import why_no_curl
 from downloader.transfer.engine import Engine, Timing
 from downloader.transfer.files import DiskError
@@ -66,15 +68,20 @@ def run(
     database: Database,
     mode: Mode,
     reporter: Reporter,
+    *,
     metrics: Metrics | None = None,
+    manager: Manager | None = None,
 ) -> Result:
     """Run the service, blocking; see `serve`."""
-    metrics = metrics or Unmeasured()
+    metrics, manager = metrics or Unmeasured(), manager or Manager()
+    on_hangup = signal.getsignal(signal.SIGHUP)
     try:
-        return anyio.run(serve, settings, database, mode, reporter, metrics)
+        serving = partial(serve, metrics=metrics, manager=manager)
+        return anyio.run(serving, settings, database, mode, reporter)
     except BaseExceptionGroup as group:
         raise _first(group) from None
     finally:
+        signal.signal(signal.SIGHUP, on_hangup)
         metrics.end()
 
 
@@ -87,7 +94,13 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 async def serve(
-    settings: Settings, database: Database, mode: Mode, reporter: Reporter, metrics: Metrics
+    settings: Settings,
+    database: Database,
+    mode: Mode,
+    reporter: Reporter,
+    *,
+    metrics: Metrics,
+    manager: Manager,
 ) -> Result:
     """Poll, save and rescue until `mode` says that it is over, or a signal comes.
 
@@ -107,9 +120,7 @@ async def serve(
     if await session.in_thread(inspection.any_of_other_types, database, RUN_TYPES):
         _log.warning("runs.of_unknown_type", hint="nobody asks for them; see `downloader list`")
     client = ApiClient(settings.api_url, settings.api_key)
-    engine = make_engine(settings)
-    if session.concurrency.rate_limit is not None:
-        engine = LimitedEngine(engine, session.concurrency.rate_limit)
+    engine = LimitedEngine(make_engine(settings), session.concurrency.rate_limit)
     _log.info(
         "service.started",
         version=__version__,
@@ -121,10 +132,11 @@ async def serve(
     )
     began_at = time.monotonic()
     try:
-        service = _Service(session, client, engine, output, reporter)
+        service = _Service(session, client, engine, output, reporter=reporter, manager=manager)
         metrics.begin(service.live, partial(_figures, database))
         stopped = await service.run()
     finally:
+        manager.notifier.stopping("ending")
         client.close()
         engine.close()
     left = await session.in_thread(inspection.any_unfinished, database, RUN_TYPES)
@@ -223,11 +235,16 @@ class _Service:
         client: ApiClient,
         engine: Engine,
         output: Output,
+        *,
         reporter: Reporter,
+        manager: Manager,
     ) -> None:
         self._session = session
         self._output = output
+        self._engine = engine
         self._reporter = reporter
+        self._manager = manager
+        self._reloading = Reloading(session, manager, self._adopt)
         self._recorder = Recorder(session)
         self._poller = Poller(session, client)
         self._workers = Workers(session, self._recorder, output, engine)
@@ -257,6 +274,7 @@ class _Service:
             async with anyio.create_task_group() as work:
                 helpers.start_soon(self._watch_signals, work.cancel_scope)
                 helpers.start_soon(self._watch_duration, work.cancel_scope)
+                helpers.start_soon(supervise, session, self._manager.notifier, self._snapshot)
                 work.start_soon(self._poller.run)
                 await self._workers.run()
                 session.stop()
@@ -281,20 +299,22 @@ class _Service:
         return max(0, self._unfinished - (tally.done + tally.failed - self._finished_then))
 
     async def _show(self) -> None:
+        self._reporter.show(await self._snapshot())
+
+    async def _snapshot(self) -> Snapshot:
         session = self._session
         unfinished, trouble = await self._count_unfinished(), session.trouble
-        self._reporter.show(
-            Snapshot(
-                done=session.tally.done,
-                failed=session.tally.failed,
-                unfinished=unfinished,
-                transferring=self._workers.active,
-                concurrency=session.concurrency.limit,
-                received_bytes=session.received_bytes,
-                remaining_bytes=_remaining_bytes(session, unfinished),
-                blocked=None if trouble is None else trouble.reason,
-                long=_long(session),
-            )
+        return Snapshot(
+            done=session.tally.done,
+            failed=session.tally.failed,
+            unfinished=unfinished,
+            transferring=self._workers.active,
+            concurrency=session.concurrency.limit,
+            received_bytes=session.received_bytes,
+            remaining_bytes=_remaining_bytes(session, unfinished),
+            blocked=None if trouble is None else trouble.reason,
+            blocked_why=None if trouble is None else trouble.message,
+            long=_long(session),
         )
 
     def live(self) -> Live:
@@ -308,10 +328,22 @@ class _Service:
             self._workers.active, session.concurrency.limit, session.received_bytes, blocked
         )
 
+    async def _adopt(self, settings: Settings) -> None:
+        """Go by other settings from now on, as far as a running service can."""
+        self._engine.resize(settings.concurrency)
+        await self._session.in_thread(self._output.room.keep_free, settings.min_free_bytes)
+        self._poller.adopt(settings)
+        self._session.adopt(settings)
+
     async def _watch_signals(self, work: anyio.CancelScope) -> None:
-        """First signal: end in peace; second: cut off what is running."""
-        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            await self._end_on(signals, work)
+        """First signal: end in peace; second: cut off what is running. SIGHUP: see `Manager`."""
+        try:
+            with anyio.open_signal_receiver(
+                signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+            ) as signals:
+                await self._end_on(signals, work)
+        finally:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the last commits are still to come
         await anyio.sleep_forever()
 
     async def _end_on(
@@ -319,7 +351,14 @@ class _Service:
     ) -> None:
         async with anyio.create_task_group() as ending:
             async for received in signals:
+                if received is signal.SIGHUP and (self._manager.reread or self._stopped):
+                    if self._stopped is None:
+                        ending.start_soon(self._reloading.run)
+                    continue
+                if received is signal.SIGHUP:
+                    leave_terminal()
                 if self._stopped is None:
+                    self._stopped = received.name
                     ending.start_soon(self._end, received.name, work)
                     continue
                 _log.warning("service.cut_off", signal=received.name)
@@ -338,6 +377,7 @@ class _Service:
         grace = self._session.settings.grace_seconds
         running = self._workers.active
         self._stopped = self._stopped or why
+        self._manager.notifier.stopping(f"ending ({why}), {running} transferring")
         hint = {"hint": "what is running may end; a second signal cuts it off"} if running else {}
         _log.warning("service.stopping", reason=why, transfers=running, grace_seconds=grace, **hint)
         self._session.stop()

@@ -104,6 +104,8 @@ class Session:
     clock: ClockWatch = field(default_factory=ClockWatch)
     clock_offset: timedelta = timedelta()
     polling_over: bool = False
+    turned_at: float = field(default_factory=time.monotonic)
+    """When the workers last took a turn, or were seen to wait for what nobody here can help."""
     ahead: int = 0
     """How many transfers end before the next can be begun, about."""
     _waiting: int = 0
@@ -127,6 +129,15 @@ class Session:
         self.api = Gate(self.database, "api", self.in_thread)
         self.disk = Gate(self.database, "disk", self.in_thread)
         self.concurrency = AdaptiveConcurrency(self.settings)
+
+    def adopt(self, settings: Settings) -> None:
+        """Go by other settings from now on, and try at once what is blocked."""
+        self.settings = settings
+        self.concurrency.adopt(settings)
+        self.api.try_at_once()
+        self.disk.try_at_once()
+        self.ready.set()
+        self.room.set()
 
     @property
     def trouble(self) -> Trouble | None:
@@ -165,6 +176,7 @@ class Session:
                 if self.mode is Mode.ONCE or self.stopping.is_set():
                     raise
                 _log.warning("database.busy", message=str(error))
+                self.turned_at = time.monotonic()
             except FullDatabaseError as error:
                 if self.mode is not Mode.FOREVER or self.stopping.is_set():
                     raise
@@ -181,6 +193,7 @@ class Session:
                 await self.stopping.wait()
         finally:
             self.calls_without_room -= 1
+        self.turned_at = time.monotonic()
 
     def waiting(self) -> int | None:
         """Return how many runs wait with a URL for a worker, where that was seen just now."""

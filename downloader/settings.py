@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -49,6 +49,7 @@ class Settings:
     metrics_port: int | None = None
     metrics_textfile: Path | None = None
     limits: Limits = field(default_factory=Limits)
+    verbosity: int = 0
 
     def __post_init__(self) -> None:
         """Check what no single option can."""
@@ -68,6 +69,73 @@ def check_polls(min_poll_seconds: float, max_poll_seconds: float) -> None:
         raise ConfigurationError(
             f"--max-poll {max_poll_seconds:g} is less than --min-poll {min_poll_seconds:g}."
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """The settings, read again; `elsewhere` names options that have changed and are in none."""
+
+    settings: Settings
+    elsewhere: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a running service makes of settings that were read again.
+
+    `taken` and `kept` name the options that have changed: those that hold from now on, and those
+    that only a new start takes. `now` is what holds.
+    """
+
+    now: Settings
+    taken: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+
+
+_LIVE: Final = {
+    "api_key": "the API key",
+    "concurrency": "concurrency",
+    "grace_seconds": "grace",
+    "min_free_bytes": "min-free",
+    "max_file_bytes": "max-file-size",
+    "max_bytes_per_second": "max-rate",
+    "api_requests_per_second": "api-rate",
+    "verbosity": "verbose",
+    "attempts": "attempts",
+    "refreshes": "refreshes",
+    "give_up_after_seconds": "give-up-after",
+    "min_poll_seconds": "min-poll",
+    "max_poll_seconds": "max-poll",
+}
+_AT_THE_START: Final = {
+    "output": "output",
+    "api_url": "api-url",
+    "lease_seconds": "lease",
+    "max_duration_seconds": "max-duration",
+    "stall_seconds": "stall",
+    "engine": "engine",
+}
+"""What folders, clients and clocks were made from. Each field is in one of the two."""
+
+
+def change(before: Settings, read: Settings) -> Change:
+    """Return what a running service takes of settings that were read again."""
+    changed = {
+        one.name
+        for holder, other in ((before, read), (before.limits, read.limits))
+        for one in fields(holder)
+        if one.name != "limits" and getattr(holder, one.name) != getattr(other, one.name)
+    }
+    at_the_start = _AT_THE_START
+    if "api_url" in changed:  # the key is one for that API, and not for the one asked now
+        at_the_start = {**_AT_THE_START, "api_key": _LIVE["api_key"]}
+    live = (changed & _LIVE.keys()) - at_the_start.keys()
+    values = {name: getattr(read, name) for name in live if hasattr(read, name)}
+    return Change(
+        replace(before, limits=read.limits, **values),
+        tuple(option for name, option in _LIVE.items() if name in live),
+        tuple(option for name, option in at_the_start.items() if name in changed),
+    )
 
 
 def check_api_url(url: str) -> None:

@@ -65,7 +65,7 @@ class Tempo:
     """Decides when runs are asked for, from all answers of one process."""
 
     def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+        self.limits = limits
         self.past: Mapping[str, Past] = {}
         self._leads: deque[Lead] = deque(maxlen=_MOST_LEADS)
         self._eager: dict[RunKey, datetime | None] = {}  # when each was last asked for eagerly
@@ -87,7 +87,7 @@ class Tempo:
         for run in due:
             alone = together[run.key.run_type, run.submitted_at] < SAMPLE
             if alone and not run.polls and run.next_attempt_at <= run.submitted_at <= now:
-                wait = min(self._past(run).first_poll_seconds(), self._limits.max_poll_seconds)
+                wait = min(self._past(run).first_poll_seconds(), self.limits.max_poll_seconds)
                 first = run.submitted_at + timedelta(seconds=wait)
                 if now < first:
                     found[run.key] = first
@@ -142,7 +142,7 @@ class Tempo:
 
     def delay_seconds(self, run: DueRun, now: datetime, jitter: float) -> float:
         """Return when a run that is not finished is asked for again."""
-        least = self._limits.min_poll_seconds
+        least = self.limits.min_poll_seconds
         age = _age(run, now)
         gap = self._gap(run, now)
         if run.key in self._eager:
@@ -167,8 +167,8 @@ class Tempo:
 
     def _scout_gap(self, run: DueRun, gap: float, now: datetime) -> float:
         unasked = self._unasked_like(run, now)
-        shorter = scout_gap_seconds(gap, unasked, self._limits.min_poll_seconds)
-        late = now - timedelta(seconds=self._limits.max_poll_seconds)
+        shorter = scout_gap_seconds(gap, unasked, self.limits.min_poll_seconds)
+        late = now - timedelta(seconds=self.limits.max_poll_seconds)
         self._scouts = {
             key: due for key, due in self._scouts.items() if due > late and key != run.key
         }
@@ -208,12 +208,12 @@ class Tempo:
         for upwards in ways:
             end = done[-1 if upwards else 0]
             age = _age(end, now)
-            quiet = eager_gap_seconds(age, None, self._limits.min_poll_seconds)
+            quiet = eager_gap_seconds(age, None, self.limits.min_poll_seconds)
             until = now - timedelta(seconds=youngest_like(age))
             self._leads.append(Lead(end.key, upwards, strong, quiet, until))
 
     def _gap(self, run: DueRun, now: datetime) -> float:
-        limits = self._limits
+        limits = self.limits
         return poll_gap_seconds(
             _age(run, now), self._past(run), limits.min_poll_seconds, limits.max_poll_seconds
         )

@@ -10,6 +10,9 @@ import anyio
 from downloader.rules.backoff import attempt_delay_seconds
 from downloader.rules.rates import booked_until
 
+_LOOK_AGAIN_SECONDS: Final = 1.0
+"""How soon those who wait see that the rate has been set anew."""
+
 _MOST_SECONDS: Final = 60.0
 """The longest pause of our own choice; a Retry-After may ask for more."""
 
@@ -31,12 +34,17 @@ class Throttle:
     async def wait(self, stopping: anyio.Event) -> None:
         """Wait until a request may go, and count it; or until the service stops."""
         while not stopping.is_set() and (seconds := self._seconds_left()) > 0:
-            with anyio.move_on_after(seconds):
+            with anyio.move_on_after(min(seconds, _LOOK_AGAIN_SECONDS)):
                 await stopping.wait()
         if self._rate is not None:  # nobody else was asked since the last look at the time
             self._booked_until = booked_until(
                 self._booked_until, 1, rate=self._rate, now=time.monotonic()
             )
+
+    def change(self, rate: float | None) -> None:
+        """Hold to another rate from now on; what was booked at the one before is let off."""
+        if rate != self._rate:
+            self._rate, self._booked_until = rate, float("-inf")
 
     def _seconds_left(self) -> float:
         return max(self._not_before, self._booked_until) - time.monotonic()

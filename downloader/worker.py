@@ -125,6 +125,7 @@ class Workers:
         """Record what has ended and take up what is ready, by turns: each in one group."""
         session = self._session
         while True:
+            session.turned_at = time.monotonic()
             last_look = session.polling_over  # what became ready before that is seen below
             await self._note()
             stopping = session.stopping.is_set()

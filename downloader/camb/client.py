@@ -69,7 +69,7 @@ class ApiClient:
         self._client = make_client(
             httpx.Timeout(answer_seconds, connect=connect_seconds),
             keepalive_connections=8,
-            headers={"x-api-key": api_key, "accept": "application/json"},
+            headers={"accept": "application/json"},
             on_response=_forget_location,
             # Plain http is for an API on this machine: a proxy would be handed the key.
             proxies=urlsplit(base_url).scheme != "http",
@@ -81,6 +81,10 @@ class ApiClient:
                 "--api-url cannot be asked: its host, or a character in it, is none that a URL has."
             ) from None
 
+    def use_key(self, api_key: str) -> None:
+        """Ask with another key from the next request on."""
+        self._key = api_key
+
     def close(self) -> None:
         """Close idle connections."""
         self._client.close()
@@ -91,7 +95,7 @@ class ApiClient:
         Sources: the service's OpenAPI for `POST /text-to-sound-results`, its page on the
         single-run endpoint for the other.
         """
-        run_type = RUN_TYPES[batch.run_type]
+        run_type, key = RUN_TYPES[batch.run_type], self._key  # another may be put in meanwhile
         if len(batch.run_ids) >= MIN_BATCH:
             request = self._client.build_request(
                 "POST", f"{self._base}/{run_type.bulk_path}", json={"run_ids": list(batch.run_ids)}
@@ -99,6 +103,7 @@ class ApiClient:
         else:
             path = run_type.single_path.format(run_id=batch.run_ids[0])
             request = self._client.build_request("GET", f"{self._base}/{path}")
+        request.headers["x-api-key"] = key
         expect_within(self._answer_seconds)
         try:
             response = self._client.send(request, stream=True)
@@ -116,7 +121,7 @@ class ApiClient:
             judgement = judge_bulk(response.status_code, headers, body, batch.run_ids, now)
         else:
             judgement = judge_single(response.status_code, headers, body, batch.run_ids[0], now)
-        judgement = without(self._key, judgement)
+        judgement = without(key, judgement)
         offset = clock_offset(headers.get("date"), None, now)
         return Reply(judgement, offset, response.status_code)
 

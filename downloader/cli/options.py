@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 from click.core import ParameterSource
 
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
-from downloader.cli.configuration import Configuration
+from downloader.cli.configuration import Configuration, read_configuration
+from downloader.errors import ConfigurationError
 from downloader.rules.redaction import redact_text
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ def option(name: str, *declarations: str, **attributes: Any) -> Callable[[F], F]
     attributes.setdefault("envvar", variable)
     attributes.setdefault("show_envvar", True)
     return click.option(name, *declarations, **attributes)
+
+
+_ARGUMENTS: Final = f"{__name__}.arguments"
 
 
 class Command(click.Command):
@@ -47,8 +51,9 @@ class Command(click.Command):
         extra["default_map"] = {
             name: value for key, value in values.items() if (name := _parameter_name(key)) in own
         }
+        given = list(args)  # click takes them from the list
         try:
-            return super().make_context(info_name, args, parent, **extra)
+            context = super().make_context(info_name, args, parent, **extra)
         except click.BadParameter as error:
             if error.ctx is None or not isinstance(error.param, click.Option):
                 raise
@@ -56,6 +61,8 @@ class Command(click.Command):
             raise click.BadParameter(
                 hidden(error.message), ctx=error.ctx, param=error.param, param_hint=hint
             ) from None
+        context.meta[_ARGUMENTS] = given
+        return context
 
 
 def _hint(ctx: click.Context, parameter: click.Option, values: Configuration) -> str:
@@ -95,6 +102,25 @@ def shared(command: click.Command, *names: str) -> list[click.Parameter]:
     """Return these options of another command, such as `--engine`, to be those of this one too."""
     found = {parameter.opts[0]: parameter for parameter in command.params}
     return [found[name] for name in names]
+
+
+def read_again(context: click.Context) -> dict[str, Any]:
+    """Return a command's options as they would be if it were started now, with its own arguments.
+
+    Raises:
+        ConfigurationError: the configuration file is wrong, or one of its values.
+
+    """
+    group = context.parent
+    assert group is not None  # noqa: S101 - every command has one
+    anew = click.Context(group.command, info_name=group.info_name)
+    anew.obj = read_configuration(group.params["config"])
+    try:
+        return context.command.make_context(
+            context.info_name, list(context.meta[_ARGUMENTS]), anew
+        ).params
+    except click.ClickException as error:
+        raise ConfigurationError(error.format_message()) from None
 
 
 def _parameter_name(key: str) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import sys
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +19,7 @@ from downloader.cli.options import (
     database_option,
     option,
     output_option,
+    read_again,
     verbose_option,
 )
 from downloader.cli.quantities import Duration, Rate, Size
@@ -27,10 +31,13 @@ from downloader.settings import (
     DEFAULT_METRICS_HOST,
     DEFAULT_MIN_FREE_BYTES,
     ENGINES,
+    Reread,
     Settings,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from downloader.service import Result
     from downloader.session import Mode
 
@@ -176,39 +183,24 @@ LOG_FORMATS = ("auto", "text", "json")
     help="How logs are written: auto is json for a daemon without a terminal, else text.",
 )
 @option("--quiet", "-q", is_flag=True, help="No bars and no progress: only what goes wrong.")
+@click.pass_context
 def run(
+    ctx: click.Context,
+    /,
     *,
     once: bool,
     drain: bool,
-    concurrency: int,
-    max_rate: int | None,
-    api_rate: float | None,
-    max_duration: float | None,
-    api_url: str,
-    attempts: int,
-    refreshes: int,
-    give_up_after: float,
-    min_poll: float,
-    max_poll: float,
-    lease: float,
-    grace: float,
-    stall: float,
-    engine: str,
-    min_free: int,
-    max_file_size: int,
-    metrics_port: int | None,
-    metrics_host: str,
-    metrics_textfile: Path | None,
-    output: Path | None,
     database: str | None,
     verbose: int,
     log_format: str,
     quiet: bool,
+    **options: Any,  # noqa: ANN401 - click's values; `_settings` names them
 ) -> int:
     """Ask for the results of tracked runs, save their audio files, and keep the record.
 
     Without --once or --drain it runs for ever, as a daemon. Several may run on one database
     at a time: each run is claimed by one of them. Ctrl-C ends it in peace; twice, at once.
+    On SIGHUP it reads its configuration again, unless a terminal was closed: that ends it.
 
     The API key is read from CAMB_API_KEY or the file that CAMB_API_KEY_FILE names.
 
@@ -220,31 +212,7 @@ def run(
         raise click.UsageError("--once and --drain exclude each other.")
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other.")
-    settings = Settings(
-        output=output if output is not None else Path(),
-        api_key=load_api_key(),
-        api_url=api_url,
-        concurrency=concurrency,
-        lease_seconds=lease,
-        grace_seconds=grace,
-        max_duration_seconds=max_duration,
-        stall_seconds=stall,
-        engine=engine,
-        min_free_bytes=min_free,
-        max_file_bytes=max_file_size,
-        max_bytes_per_second=max_rate,
-        api_requests_per_second=api_rate,
-        metrics_host=metrics_host,
-        metrics_port=metrics_port,
-        metrics_textfile=metrics_textfile,
-        limits=Limits(
-            attempts=attempts,
-            refreshes=refreshes,
-            give_up_after_seconds=give_up_after,
-            min_poll_seconds=min_poll,
-            max_poll_seconds=max_poll,
-        ),
-    )
+    settings = _settings(options)
     from downloader.session import Mode  # noqa: PLC0415 - usage errors come first, and fast
 
     mode = Mode.ONCE if once else Mode.DRAIN if drain else Mode.FOREVER
@@ -255,9 +223,40 @@ def run(
         verbose=verbose,
         log_format=log_format,
         quiet=quiet,
-        default_output=output is None,
+        default_output=options["output"] is None,
+        context=ctx,
     )
     return conclude(result, mode, quiet=quiet)
+
+
+def _settings(options: Mapping[str, Any]) -> Settings:
+    """Return the settings that the options of `run` add up to."""
+    output: Path | None = options["output"]
+    return Settings(
+        output=output if output is not None else Path(),
+        api_key=load_api_key(),
+        api_url=options["api_url"],
+        concurrency=options["concurrency"],
+        lease_seconds=options["lease"],
+        grace_seconds=options["grace"],
+        max_duration_seconds=options["max_duration"],
+        stall_seconds=options["stall"],
+        engine=options["engine"],
+        min_free_bytes=options["min_free"],
+        max_file_bytes=options["max_file_size"],
+        max_bytes_per_second=options["max_rate"],
+        api_requests_per_second=options["api_rate"],
+        metrics_host=options["metrics_host"],
+        metrics_port=options["metrics_port"],
+        metrics_textfile=options["metrics_textfile"],
+        limits=Limits(
+            attempts=options["attempts"],
+            refreshes=options["refreshes"],
+            give_up_after_seconds=options["give_up_after"],
+            min_poll_seconds=options["min_poll"],
+            max_poll_seconds=options["max_poll"],
+        ),
+    )
 
 
 def execute(
@@ -269,28 +268,40 @@ def execute(
     log_format: str = LOG_FORMATS[0],
     quiet: bool = False,
     default_output: bool = False,
+    context: click.Context | None = None,
 ) -> Result:
-    """Run the service with its logs and progress where a person or a log file wants them."""
+    """Run the service with its logs and progress where a person or a log file wants them.
+
+    `context` is that of a command whose options can be read again, on SIGHUP.
+    """
     from dataclasses import replace  # noqa: PLC0415 - start-up time, as below
 
     from downloader import service  # noqa: PLC0415 - as above
     from downloader.cli.metrics import exported  # noqa: PLC0415 - as above
     from downloader.observe import logs, progress  # noqa: PLC0415 - as above
+    from downloader.observe.notify import Notifier  # noqa: PLC0415 - as above
     from downloader.session import Mode  # noqa: PLC0415 - as above
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
+    from downloader.supervision import Manager  # noqa: PLC0415 - as above
 
     terminal = sys.stderr.isatty()
     # A daemon's log tells what it does; cron must stay silent; on a terminal the bars tell.
     daemon = mode is Mode.FOREVER and not terminal
+    settings = replace(settings, verbosity=verbose + 1 if daemon and not quiet else verbose)
     logs.configure(
-        verbose + 1 if daemon and not quiet else verbose,
+        settings.verbosity,
         as_json=log_format == "json" or (log_format == "auto" and daemon),
     )
+    rereads = context is not None and not _ends_on_hangup()
+    if rereads:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to tell
     with ExitStack() as stack:
         metrics = stack.enter_context(exported(settings, tell=terminal and not quiet))
+        notifier = stack.enter_context(closing(Notifier.from_environment(os.environ)))
         opened = stack.enter_context(closing(open_database(database)))
+        beside = opened.path.parent / "audio"
         if default_output:
-            settings = replace(settings, output=opened.path.parent / "audio")
+            settings = replace(settings, output=beside)
         reporter: progress.Reporter
         if quiet:
             reporter = progress.Silent()
@@ -300,8 +311,38 @@ def execute(
             reporter = progress.LogLines()
         else:
             reporter = progress.Silent()
+        reread = None
+        if context is not None and rereads:
+            reread = partial(_read_again, context, opened.path, beside, daemon=daemon)
         gc.freeze()  # what was imported stays: no collection need look at it again
-        return service.run(settings, opened, mode, reporter, metrics)
+        manager = Manager(notifier, reread)
+        return service.run(settings, opened, mode, reporter, metrics=metrics, manager=manager)
+
+
+def _ends_on_hangup() -> bool:
+    """Return whether SIGHUP says that whoever was looking is gone; not to nohup's children."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return not ignored and any(os.isatty(stream) for stream in range(3))
+
+
+def _read_again(context: click.Context, database: Path, beside: Path, *, daemon: bool) -> Reread:
+    """Return the settings as the configuration and the key's file have them now.
+
+    Raises:
+        ConfigurationError: one of these is wrong.
+
+    """
+    from dataclasses import replace  # noqa: PLC0415 - as above
+
+    from downloader.store.database import database_url  # noqa: PLC0415 - as above
+
+    options = read_again(context)
+    settings = _settings(options)
+    if options["output"] is None:
+        settings = replace(settings, output=beside)
+    verbosity = options["verbose"] + 1 if daemon else options["verbose"]
+    moved = Path(database_url(options["database"]).database or "").absolute() != database.absolute()
+    return Reread(replace(settings, verbosity=verbosity), ("database",) if moved else ())
 
 
 def conclude(result: Result, mode: Mode, *, quiet: bool = False) -> int:

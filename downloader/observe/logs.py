@@ -5,8 +5,11 @@ docs/logs.md lists the events; a test holds it to the source.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
+import stat
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -69,6 +72,17 @@ def configure(verbosity: int, *, as_json: bool = False) -> None:
     )
 
 
+def leave_terminal() -> None:
+    """Write nowhere from now on, where that was a terminal: it is gone, and would refuse."""
+    for stream in range(3):
+        with contextlib.suppress(OSError):
+            # One that was hung up no longer says that it is a terminal; a device it still is.
+            if stat.S_ISCHR(os.fstat(stream).st_mode):
+                nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+                os.dup2(nowhere, stream)
+                os.close(nowhere)
+
+
 def _silence(telltale: logging.Logger) -> None:
     """Have a logger say nothing, whoever listens to it; and of its family nothing come through."""
     telltale.disabled = True
@@ -85,13 +99,15 @@ class _Lines:
 
     def msg(self, message: str) -> None:
         """Write one line."""
-        if "tqdm" in sys.modules:  # whoever draws bars has imported it
-            from tqdm import tqdm  # noqa: PLC0415 - loaded already
+        # A terminal that was closed, or a log's disk that is full, ends no transfer.
+        with contextlib.suppress(OSError):
+            if "tqdm" in sys.modules:  # whoever draws bars has imported it
+                from tqdm import tqdm  # noqa: PLC0415 - loaded already
 
-            tqdm.write(message, file=sys.stderr)
-        else:
-            sys.stderr.write(message + "\n")
-        sys.stderr.flush()
+                tqdm.write(message, file=sys.stderr)
+            else:
+                sys.stderr.write(message + "\n")
+            sys.stderr.flush()
 
     debug = info = warning = error = critical = exception = msg
 

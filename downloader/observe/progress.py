@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Snapshot:
     received_bytes: int
     remaining_bytes: int | None
     blocked: str | None
+    blocked_why: str | None = None
     long: tuple[LongTransfer, ...] = ()
 
 
@@ -119,7 +121,11 @@ class Bars:
                 bar.close()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Redraw the bars."""
+        """Redraw the bars; a terminal that is gone is no reason to end."""
+        with contextlib.suppress(OSError):
+            self._draw(snapshot)
+
+    def _draw(self, snapshot: Snapshot) -> None:
         if self._runs is None or self._bytes is None:
             return
         self._fit()

@@ -75,6 +75,7 @@ class Concurrency:
 
     def __init__(self, maximum: int, start: int) -> None:
         self._maximum = max(1, maximum)
+        self._wanted_start = start
         self._start = max(1, min(start, self._maximum))
         self._level = self._start  # what is gone back to after a trial or a fall
         self._goal = self._level  # differs while another number is tried
@@ -106,6 +107,18 @@ class Concurrency:
             self._round_seconds += seen.seconds
             self._go_on(seen)
         return self.limit
+
+    def bound(self, maximum: int) -> None:
+        """Have no more than this from now on; a higher one than before is soon tried."""
+        before, self._maximum = self._maximum, max(1, maximum)
+        self._start = max(1, min(self._wanted_start, self._maximum))
+        if self._maximum > before:
+            self._up.until(0.0)
+        if max(self._level, self._goal) > self._maximum:
+            self._level = self._goal = min(self._level, self._maximum)
+            self._reference = None
+        if self.limit > self._maximum:
+            self._set(self._maximum, "maximum")
 
     def _trouble(self, seen: Observation) -> str | None:
         """Return what asks for fewer transfers now, if anything does."""

@@ -34,14 +34,18 @@ class CurlEngine:
     name = "curl"
 
     def __init__(self, timing: Timing, *, connections: int) -> None:
-        allow_files(files_needed(connections))
+        self.resize(connections)
         self._timing = timing
-        self._connections = connections
         self._authorities = environment_authorities()
         self._proxies = environment_proxies()
         self._lock = threading.Lock()
         self._idle: list[Session] = []  # the one used last is used next: its connection lives
         self._closed = False
+
+    def resize(self, connections: int) -> None:
+        """Be ready for so many transfers at a time, and keep at most so many sessions."""
+        allow_files(files_needed(connections))
+        self._connections = connections
 
     def close(self) -> None:
         """Close idle connections; those in use are closed as their transfers end."""

@@ -68,5 +68,8 @@ class Engine(Protocol):
 
         """
 
+    def resize(self, connections: int) -> None:
+        """Be ready for so many transfers at a time, more or fewer than before."""
+
     def close(self) -> None:
         """Close idle connections."""

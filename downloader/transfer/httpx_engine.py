@@ -38,6 +38,9 @@ class HttpxEngine:
             on_response=_keep_location,
         )
 
+    def resize(self, connections: int) -> None:
+        """Do nothing: only how many idle connections are kept follows from it, from the start."""
+
     def close(self) -> None:
         """Close idle connections."""
         self._client.close()

@@ -35,6 +35,11 @@ class Room:
         self._granted = 0
         self._looked_at = float("-inf")
 
+    def keep_free(self, min_free_bytes: int) -> None:
+        """Have so many bytes stay free from now on."""
+        with self._lock:
+            self._min_free_bytes, self._granted = min_free_bytes, 0
+
     def take(self, size: int) -> None:
         """Note that so many bytes are about to be written.
 

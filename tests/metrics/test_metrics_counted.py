@@ -37,7 +37,7 @@ def measured(made: Service, mode: Mode = Mode.DRAIN, **changes: Any) -> Scrape: 
     """Run a service to its end; return what it has told at last."""
     settings = replace(made.settings, **changes)
     with Export(host="127.0.0.1", port=None, textfile=None) as export:
-        service.run(settings, made.database, mode, Silent(), export)
+        service.run(settings, made.database, mode, Silent(), metrics=export)
         return Scrape(generate_latest(export._written).decode())
 
 
@@ -161,7 +161,7 @@ def while_it_runs(made: Service, act: Callable[[Watched], None], **changes: Any)
         thread = threading.Thread(target=acting)
         thread.start()
         settings = replace(made.settings, **changes)
-        service.run(settings, made.database, Mode.DRAIN, Silent(), export)
+        service.run(settings, made.database, Mode.DRAIN, Silent(), metrics=export)
         thread.join()
         if failures:
             raise failures[0]

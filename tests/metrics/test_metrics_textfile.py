@@ -125,7 +125,7 @@ def test_a_service_writes_every_so_often(
 
     monkeypatch.setattr(export, "write_whole", noting)
     with Export(host="", port=None, textfile=path) as exported:
-        service.run(made.settings, made.database, Mode.DRAIN, Silent(), exported)
+        service.run(made.settings, made.database, Mode.DRAIN, Silent(), metrics=exported)
     assert len(seen) > 3
     assert Scrape.of_file(path)("transfers_total", outcome="done") == 9
     assert Scrape.of_file(path).of("runs", "state") == {"done": 9}
