@@ -18,6 +18,7 @@ import pytest
 
 from downloader.cli.configuration import read_configuration
 from downloader.rules.states import State
+from downloader.settings import _LIVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -324,3 +325,36 @@ def test_the_tests_that_pages_name_are_there() -> None:
     }
     assert ("reliability.md", "tests/torture/") in named
     assert [one for one in sorted(named) if not (ROOT / one[1]).exists()] == []
+
+
+def test_the_operating_commands(program: Program, start_simulator: StartSimulator) -> None:
+    """What docs/operations.md says of backup, restore and moving works, and finds nothing wrong."""
+    simulator = start_simulator()
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    page = "docs/operations.md"
+    program.submit(range(1, 4))
+    assert program("run", "--drain").returncode == 0
+    done = shell(program, command(page, "backup"))
+    assert done.returncode == 0, done.stderr
+    program.submit([4])
+    assert program("run", "--drain").returncode == 0
+    done = shell(program, command(page, "restore"))
+    assert "1 orphan" in done.stdout, done.stdout  # the file of the run that the backup knows not
+    program.submit([4])
+    assert program("run", "--drain").returncode == 0
+    program.assert_saved(simulator, range(1, 5))
+    done = shell(program, command(page, "move"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    program.env["DOWNLOADER_OUTPUT"] = str(program.folder / "sounds")
+    program.submit([5])
+    assert program("run", "--drain").returncode == 0
+    program.assert_saved(simulator, range(1, 6))
+    [text] = blocks(page, "file: config.toml")
+    assert set(tomllib.loads(text)) == {"database", "output"}
+
+
+def test_the_settings_that_sighup_takes() -> None:
+    """The page on operating names the settings that a running service takes, and no others."""
+    text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    [named] = re.findall(r"these are taken: the key, (.+?)\. Where", text, re.DOTALL)
+    assert set(re.findall(r"`([\w-]+)`", named)) == {*_LIVE.values()} - {"the API key"}

@@ -146,6 +146,7 @@ def test_a_hung_loop_gives_no_sign(
         "NOTIFY_SOCKET": told.address,
         "WATCHDOG_USEC": "200000",
         "DOWNLOADER_FAILPOINTS": f"{at}=hang",
+        "DOWNLOADER_LEASE": "2s",  # what it had claimed is soon another's
     }
     with program.start("run") as process:
         wait_until(lambda: len(told.times("WATCHDOG")) >= 3, process)
