@@ -50,6 +50,7 @@ class Settings:
     metrics_textfile: Path | None = None
     limits: Limits = field(default_factory=Limits)
     verbosity: int = 0
+    logs_as_json: bool = False
 
     def __post_init__(self) -> None:
         """Check what no single option can."""
@@ -114,6 +115,10 @@ _AT_THE_START: Final = {
     "max_duration_seconds": "max-duration",
     "stall_seconds": "stall",
     "engine": "engine",
+    "metrics_host": "metrics-host",
+    "metrics_port": "metrics-port",
+    "metrics_textfile": "metrics-textfile",
+    "logs_as_json": "log-format",
 }
 """What folders, clients and clocks were made from. Each field is in one of the two."""
 

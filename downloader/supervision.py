@@ -128,7 +128,7 @@ class Reloading:
         session = self._session
         changed = change(session.settings, read.settings)
         if changed.now.verbosity != session.settings.verbosity:
-            logs.configure(changed.now.verbosity)
+            logs.configure(changed.now.verbosity, as_json=changed.now.logs_as_json)
         await self._adopt(changed.now)
         _log.info("configuration.read_again", changed=", ".join(changed.taken) or "nothing")
         kept = (*read.elsewhere, *changed.kept)

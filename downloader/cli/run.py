@@ -287,11 +287,8 @@ def execute(
     terminal = sys.stderr.isatty()
     # A daemon's log tells what it does; cron must stay silent; on a terminal the bars tell.
     daemon = mode is Mode.FOREVER and not terminal
-    settings = replace(settings, verbosity=verbose + 1 if daemon and not quiet else verbose)
-    logs.configure(
-        settings.verbosity,
-        as_json=log_format == "json" or (log_format == "auto" and daemon),
-    )
+    settings = _with_logs(settings, verbose, log_format, quiet=quiet, daemon=daemon)
+    logs.configure(settings.verbosity, as_json=settings.logs_as_json)
     rereads = context is not None and not _ends_on_hangup()
     if rereads:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to tell
@@ -319,6 +316,19 @@ def execute(
         return service.run(settings, opened, mode, reporter, metrics=metrics, manager=manager)
 
 
+def _with_logs(
+    settings: Settings, verbose: int, log_format: str, *, quiet: bool, daemon: bool
+) -> Settings:
+    """Add how much is logged, and in what form: a daemon's log tells what it does."""
+    from dataclasses import replace  # noqa: PLC0415 - as above
+
+    return replace(
+        settings,
+        verbosity=verbose + 1 if daemon and not quiet else verbose,
+        logs_as_json=log_format == "json" or (log_format == "auto" and daemon),
+    )
+
+
 def _ends_on_hangup() -> bool:
     """Return whether SIGHUP says that whoever was looking is gone; not to nohup's children."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -340,9 +350,15 @@ def _read_again(context: click.Context, database: Path, beside: Path, *, daemon:
     settings = _settings(options)
     if options["output"] is None:
         settings = replace(settings, output=beside)
-    verbosity = options["verbose"] + 1 if daemon else options["verbose"]
+    settings = _with_logs(
+        settings,
+        options["verbose"],
+        options["log_format"],
+        quiet=options["quiet"],
+        daemon=daemon,
+    )
     moved = Path(database_url(options["database"]).database or "").absolute() != database.absolute()
-    return Reread(replace(settings, verbosity=verbosity), ("database",) if moved else ())
+    return Reread(settings, ("database",) if moved else ())
 
 
 def conclude(result: Result, mode: Mode, *, quiet: bool = False) -> int:

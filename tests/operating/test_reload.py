@@ -49,6 +49,7 @@ class Daemon:
             "CAMB_API_KEY": "",
             "CAMB_API_KEY_FILE": str(self.key),
             "DOWNLOADER_CONFIG": str(self.config),
+            "DOWNLOADER_LOG_FORMAT": "text",
         }
         self.configure()
 

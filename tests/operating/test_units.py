@@ -133,6 +133,8 @@ def test_its_commands(
 def test_continuous_integration_installs_the_tools() -> None:
     """CI installs what these tests run, so that none is skipped there."""
     [packages] = re.findall(
-        r"^packages=\((.+)\)$", (ROOT / ".ci/run").read_text("utf-8"), re.MULTILINE
+        r"^packages=\((.+?)\)$",
+        (ROOT / ".ci/run").read_text("utf-8"),
+        re.MULTILINE | re.DOTALL,
     )
     assert {"systemd", "procps", "util-linux"} <= set(packages.split())
