@@ -11,7 +11,7 @@ import click
 from downloader.cli.options import Command, database_option
 from downloader.errors import StoreError
 
-_HOW_TO_MAKE_ONE: Final = "`downloader submit` makes one"
+HOW_TO_MAKE_ONE: Final = "`downloader submit` makes one"
 
 
 class _Group(click.Group):
@@ -46,7 +46,7 @@ def current(*, database: str | None) -> None:
     from downloader.store.schema import SCHEMA_REVISION  # noqa: PLC0415 - as above
 
     url = database_url(database)
-    must_exist(url.database, _HOW_TO_MAKE_ONE)
+    must_exist(url.database, HOW_TO_MAKE_ONE)
     with closing(Database(url)) as opened:
         click.echo(
             f"{opened.path}: revision {current_revision(opened) or 'none'}, "
@@ -64,7 +64,7 @@ def backup(*, target: Path, database: str | None) -> None:
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
 
     # A mistyped name is not backed up as empty.
-    must_exist(database_url(database).database, _HOW_TO_MAKE_ONE)
+    must_exist(database_url(database).database, HOW_TO_MAKE_ONE)
     with closing(open_database(database)) as opened:
         copy(opened, target.absolute())
         click.echo(f"{opened.path} is backed up in {target.absolute()}")

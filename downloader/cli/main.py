@@ -37,6 +37,7 @@ _COMMANDS: Final = {
     "verify": "downloader.cli.verify:verify",
     "doctor": "downloader.cli.doctor:doctor",
     "config": "downloader.cli.config:config",
+    "inspect": "downloader.cli.inspecting:inspect",
     "db": "downloader.cli.database:db",
     "simulate": "downloader.cli.simulate:simulate",
     "demo": "downloader.cli.demo:demo",

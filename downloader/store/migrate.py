@@ -79,6 +79,27 @@ def current_revision(database: Database) -> str | None:
         return None if revision is None else str(revision)
 
 
+def must_be_current(database: Database) -> None:
+    """Refuse a database of another schema than this version's, and change nothing.
+
+    Raises:
+        NewerDatabaseError: a newer version of this program made it.
+        StoreError: it is empty or older, and has to be upgraded first; or not this program's.
+
+    """
+    found = current_revision(database)
+    if found == SCHEMA_REVISION:
+        return
+    from alembic.script import ScriptDirectory  # noqa: PLC0415 - slow to import and rarely needed
+
+    _known_revision(database, ScriptDirectory.from_config(_config(migrations_folder())))
+    how = "is empty" if found is None else f"has the older schema {found}"
+    raise StoreError(
+        f"The database {database.path} {how}, and this version's is {SCHEMA_REVISION}: "
+        "`downloader db upgrade` brings it there."
+    )
+
+
 def upgrade(database: Database, scripts: Path | None = None) -> Path | None:
     """Run the migrations that are missing; return the backup made first, if one was needed.
 

@@ -125,7 +125,7 @@ def test_a_traceback_for_those_who_ask(call: Caller, monkeypatch: pytest.MonkeyP
 
 def test_what_a_quick_command_imports() -> None:
     """Asking for the status loads none of what only a transfer, a migration or a table needs."""
-    heavy = ["httpx", "anyio", "alembic", "fastapi", "uvicorn", "tqdm"]
+    heavy = ["httpx", "anyio", "alembic", "fastapi", "uvicorn", "datasette", "tqdm"]
     code = (
         "import sys\n"
         "from downloader.cli.main import cli\n"

@@ -1,0 +1,210 @@
+"""Datasette as we have it: our database, our words, our pages, and nothing that writes.
+
+Each connection is a guarded one (`downloader.store.guarded`), so that no page, renderer, facet or
+filter of Datasette's can show more than SQL typed by hand could.
+"""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from datasette import hookimpl  # type: ignore[import-untyped] # it has no types
+from datasette.app import Datasette  # type: ignore[import-untyped] # as above
+from datasette.database import Database, QueryInterrupted  # type: ignore[import-untyped] # as above
+from datasette.plugins import pm  # type: ignore[import-untyped] # as above
+from datasette.utils.asgi import (  # type: ignore[import-untyped] # as above
+    Base400,
+    NotFound,
+    Response,
+)
+from datasette.views.base import DatasetteError  # type: ignore[import-untyped] # as above
+from markupsafe import Markup
+from starlette.responses import FileResponse
+
+from downloader.inspecting import overview, recordings
+from downloader.inspecting.described import DATABASE, metadata
+from downloader.inspecting.front import Front
+from downloader.rules.redaction import clean_text
+from downloader.rules.states import RunKey
+from downloader.store import shown
+from downloader.store.contract import read_page
+from downloader.store.guarded import open_guarded
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.types import Receive, Scope, Send
+
+    from downloader.inspecting.overview import Written
+    from downloader.store.guarded import Guarded
+
+_log = structlog.get_logger(__name__)
+
+_QUERY_MILLISECONDS: Final = 5000
+"""The longest that a query may take: while one reads, the write-ahead log cannot be emptied."""
+
+_SETTINGS: Final = {
+    "allow_download": False,
+    "default_cache_ttl": 0,  # it changes all the time
+    "sql_time_limit_ms": _QUERY_MILLISECONDS,
+    "suggest_facets": False,  # each would read a million rows, unasked
+}
+
+
+class _LiveDatabase(Database):  # type: ignore[misc] # it has no types
+    """The database, by guarded connections alone."""
+
+    def connect(self, write: bool = False) -> Guarded:  # noqa: FBT001, FBT002 - Datasette's signature
+        """Open a connection that reads."""
+        if write:
+            raise DatasetteError("Nothing can be changed here.", status=403)
+        return open_guarded(Path(self.path))
+
+    async def execute(self, sql: str, params: Any = None, **options: Any) -> Any:  # noqa: ANN401 - as above
+        """Execute a query; what is wrong with it is told on the page, not on the terminal."""
+        return await super().execute(sql, params, **(options | {"log_sql_errors": False}))
+
+
+class _Plugin:
+    """What we add to Datasette's pages."""
+
+    __name__ = "downloader"  # Datasette wants a plugin to have one
+
+    def __init__(self, output: Path, written: Written) -> None:
+        self._recordings: Final = recordings.Recordings(output)
+        self._overview: Final = overview.Overview(read_page(), written)
+
+    @hookimpl  # type: ignore[untyped-decorator] # as above
+    def register_routes(self) -> list[tuple[str, Callable[..., Awaitable[Any]]]]:
+        """Add the first page and the player's files."""
+        return [(r"^/$", self._first_page), (recordings.PATH, self._play)]
+
+    @hookimpl  # type: ignore[untyped-decorator] # as above
+    def menu_links(self) -> list[dict[str, str]]:
+        """Add what there is to the menu of every page."""
+        return [
+            {"href": "/", "label": "Overview"},
+            {"href": f"/{DATABASE}", "label": "Questions, tables, views"},
+            {"href": overview.SAVED, "label": "Saved files"},
+        ]
+
+    @hookimpl  # type: ignore[untyped-decorator] # as above
+    def render_cell(self, row: Any, value: object, column: str, table: str | None) -> Markup | None:  # noqa: ANN401 - a row
+        """Put a player beside the path of a saved file, wherever a row says whose it is."""
+        names = row.keys()
+        if column != "location" or not value or table not in ("runs", None):
+            return None
+        if "run_type" not in names or "run_id" not in names:
+            return None
+        return player(row["run_type"], row["run_id"]) + Markup("<br>") + html_text(value)
+
+    @hookimpl  # type: ignore[untyped-decorator] # as above
+    def extra_template_vars(self, datasette: Any, table: str | None) -> dict[str, Any]:  # noqa: ANN401 - as above
+        """Give the page of a run its history and its player."""
+        if table != "runs":
+            return {}
+
+        async def history(run_type: str, run_id: int) -> list[Any]:
+            found = await datasette.get_database(DATABASE).execute(
+                shown.HISTORY, {"run_type": run_type, "run_id": run_id}
+            )
+            return list(found.rows)
+
+        return {"history": history, "player": player}
+
+    @hookimpl  # type: ignore[untyped-decorator] # as above
+    def handle_exception(
+        self,
+        datasette: Any,  # noqa: ANN401 - as above
+        request: Any,  # noqa: ANN401 - as above
+        exception: Exception,
+    ) -> Awaitable[Any]:
+        """Say what was wrong on the page; Datasette would print a traceback on the terminal."""
+        return _error(datasette, request, exception)
+
+    async def _first_page(self, datasette: Any, request: Any) -> Any:  # noqa: ANN401 - as above
+        told = await self._overview.look(datasette.get_database(DATABASE))
+        page = await datasette.render_template("overview.html", told, request=request)
+        return Response.html(page)
+
+    async def _play(
+        self,
+        datasette: Any,  # noqa: ANN401 - as above
+        request: Any,  # noqa: ANN401 - as above
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        key = recordings.asked_for(request.url_vars["run_type"], request.url_vars["run_id"])
+        found = None
+        if key is not None:
+            rows = await datasette.get_database(DATABASE).execute(shown.SAVED_FILE, key._asdict())
+            row = rows.first()
+            found = None if row is None else self._recordings.find(key, *row)
+        if found is None:
+            raise NotFound("There is no saved file of this run in the output folder.")
+        answer = FileResponse(found.path, media_type=found.media_type, stat_result=found.found)
+        await answer(scope, receive, send)
+
+
+def player(run_type: object, run_id: object) -> Markup:
+    """Return a player of a run's file; nothing where no run is named so."""
+    if not isinstance(run_type, str) or not isinstance(run_id, int):
+        return Markup()
+    source = html_text(recordings.address(RunKey(run_type, run_id)))
+    # Nothing is fetched before somebody plays it: a page has a hundred.
+    return Markup('<audio controls preload="none" src="{}"></audio>').format(source)
+
+
+def html_text(value: object) -> Markup:
+    """Return a text as a page can have it."""
+    return Markup(html.escape(str(value)))  # noqa: S704 - escaped
+
+
+async def _error(datasette: Any, request: Any, error: Exception) -> Any:  # noqa: ANN401 - as above
+    status, title = 500, None
+    if isinstance(error, DatasetteError):
+        # Its 500 is what it says of a mistake for which it has no other number.
+        status, title = 400 if error.status == 500 else error.status, error.title
+        message = Markup(error.message) if error.message_is_html else str(error.message)  # noqa: S704 - Datasette's own
+    elif isinstance(error, QueryInterrupted):
+        message = f"The database took longer than {_QUERY_MILLISECONDS // 1000} seconds to answer."
+    elif isinstance(error, Base400):
+        status, message = error.status, str(error.args[0])
+    else:
+        message = clean_text(str(error)) or type(error).__name__
+        _log.warning("inspect.failed", error=f"{type(error).__name__}: {message}")
+    if request.path.endswith(".json"):
+        told = {"ok": False, "error": message, "status": status, "title": title}
+        return Response.json(told, status=status)
+    page = await datasette.render_template(
+        ["error.html"], {"error": message, "status": status, "title": title}, request=request
+    )
+    return Response.html(page, status=status)
+
+
+def site(database: Path, output: Path, written: Written) -> Front:
+    """Return the whole as an ASGI application.
+
+    Raises:
+        StoreError: docs/sql.md did not come with the program.
+
+    """
+    # What else is installed for Datasette in this environment has no part in this.
+    for plugin, _ in pm.list_plugin_distinfo():
+        pm.unregister(plugin)
+    pm.unregister(
+        name="datasette.handle_exception"
+    )  # it prints tracebacks, and where rich is, values
+    pm.register(_Plugin(output, written))
+    datasette = Datasette(
+        metadata=metadata(read_page(), database),
+        settings=_SETTINGS,
+        template_dir=str(Path(__file__).resolve().parent / "templates"),
+    )
+    datasette.remove_database("_memory")
+    datasette.add_database(_LiveDatabase(datasette, str(database)), name=DATABASE)
+    return Front(datasette.app())

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import re
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from inspecting.looking import Site, inspected
+from store.driving import Driver
+
+from downloader.store.database import Database, database_url
+from downloader.store.migrate import open_database
+
+if TYPE_CHECKING:
+    from harness import Program, StartSimulator
+
+
+def test_the_log_can_be_emptied(program: Program) -> None:
+    """After whatever was looked at, the write-ahead log can be cut to nothing at once."""
+    with closing(open_database(program.database)) as database:
+        driver = Driver(database)
+        driver.submit(*range(1, 3000))
+        with inspected(program) as site:
+            for path in (
+                *("/", "/downloader", "/downloader/runs?_size=10", "/downloader/ask-stuck"),
+                *("/downloader/runs.csv?_stream=1", "/downloader?sql=select+*+from+runs"),
+                *("/downloader/runs?_facet=state", "/downloader/transfers_by_run"),
+            ):
+                assert site.ask(path).status == 200
+            assert site.select("SELECT nothing_such FROM runs").status == 400
+            assert len(site.rows("SELECT * FROM runs LIMIT 5")) == 5
+            driver.submit(5000)
+            assert database.log_bytes() > 0
+            assert database.empty_log()
+            assert database.log_bytes() == 0
+            assert site.rows("SELECT count(*) FROM runs WHERE run_id = 5000") == [[1]]
+
+
+def test_a_question_without_end_is_cut_off(program: Program) -> None:
+    """A question that would take for ever ends after some seconds, and lets the database go."""
+    with closing(open_database(program.database)) as database:
+        Driver(database).submit(1)
+        with inspected(program) as site:
+            endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+            answer = site.select(f"{endless} SELECT count(*) FROM n, runs")  # noqa: S608 - our own
+            assert answer.status == 400
+            assert "took too long" in answer.text
+            Driver(database).submit(2)
+            assert database.empty_log()
+
+
+def test_beside_a_run(program: Program, start_simulator: StartSimulator) -> None:
+    """While a run saves, pages show how far it is, and nothing of either is disturbed."""
+    simulator = start_simulator(finish_spread=2.0)
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program.submit(range(1, 41))
+    with inspected(program) as site, program.start("run", "--drain", "--min-poll", "0.2s") as run:
+        while run.poll() is None:
+            for path in ("/", "/downloader/runs", "/downloader/ask-leases"):
+                assert site.ask(path).status == 200
+        _, err = run.communicate()
+        assert (run.returncode, err) == (0, "")
+        assert _done(site) == 40
+    program.assert_saved(simulator, range(1, 41))
+
+
+def _done(site: Site) -> int:
+    [(number,)] = site.rows("SELECT done FROM progress")
+    return int(number)
+
+
+def test_an_empty_database(program: Program) -> None:
+    """Where nothing is tracked, all pages say so."""
+    open_database(program.database).close()
+    with inspected(program) as site:
+        assert "No run is tracked yet." in site.ask("/").text
+        assert site.ask("/downloader/runs").status == 200
+
+
+def test_the_overview(site: Site) -> None:
+    """The first page has a bar by state for each type, what is blocked, and what was saved."""
+    page = site.ask("/").text
+    [types] = [site.table("progress")]
+    for found in types:
+        for state in ("pending", "ready", "downloading", "done", "failed", "cancelled"):
+            link = rf"run_type={found['run_type']}&amp;state={state}\">{state}</a> ([0-9,]+)<"
+            assert re.findall(link, page) == [str(found[state])]
+    assert "The service refused the API key (401)." in page
+    # Six were saved just now, the cases long ago.
+    assert re.search(r"Runs saved each minute, last hour <small>\(6 in all\)", page)
+    assert re.search(r"Runs saved each hour, last day <small>\(6 in all\)", page)
+
+
+def test_rows_that_nobody_could_have_written(program: Program) -> None:
+    """Texts that look like HTML are shown as the texts they are, on every page that has them."""
+    evil = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+    with closing(Database(database_url(_made(program)))) as database:
+        driver = Driver(database)
+        driver.failed(1, message=evil)
+        driver.ready(2)
+        driver.execute("UPDATE runs SET remote_status = ?", evil)
+        driver.execute("UPDATE run_events SET detail = ?", evil)
+        driver.submit(3)
+        driver.execute("UPDATE runs SET run_type = '\"><b>x</b>' WHERE run_id = 4")
+        with inspected(program) as site:
+            for path in (
+                *("/", "/downloader/runs", "/downloader/failures", "/downloader/ask-failure-codes"),
+                *("/downloader/runs/text-to-sound,1", "/downloader/run_events"),
+            ):
+                answer = site.ask(path)
+                assert answer.status == 200
+                assert "<script>alert" not in answer.text
+                assert "<img src=x" not in answer.text
+
+
+def _made(program: Program) -> Any:  # noqa: ANN401 - a path
+    open_database(program.database).close()
+    return program.database
