@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
-import structlog
 
+from downloader.logger import get_logger
 from downloader.observe.memory import read_memory
 from downloader.rules.concurrency import Concurrency, Observation
 from downloader.rules.memory import is_low
@@ -17,7 +17,7 @@ from downloader.transfer.rate_limit import RateLimit
 if TYPE_CHECKING:
     from downloader.settings import Settings
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 START: Final = 8
 """How many to begin with: what helps almost everywhere, and asks too much almost nowhere."""

@@ -62,6 +62,10 @@ class FullDatabaseError(StoreError):
 
 
 class BlockedError(DownloaderError):
-    """The service is blocked for now."""
+    """The service is blocked for now; `reason` is the word that `status` has for it."""
 
     exit_code = 3
+
+    def __init__(self, message: str | None = None, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason

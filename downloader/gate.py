@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-import structlog
-
 from downloader.clock import utc_now
 from downloader.jitter import jitter
+from downloader.logger import get_logger
 from downloader.rules.backoff import (
     MAX_PROBE_DELAY_SECONDS,
     disk_probe_delay_seconds,
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
     from downloader.store.database import Database
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 T = TypeVar("T")
 

@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import structlog
 
 from downloader.errors import StoreError
+from downloader.logger import get_logger
 from downloader.rules.states import FINISHED, State
 from downloader.store import inspection
 from downloader.store.database import LARGE_LOG_BYTES
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from downloader.session import Session
     from downloader.transfer.output import Output
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _SWEEP_SECONDS: Final = 600.0
 

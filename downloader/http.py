@@ -7,6 +7,7 @@ clients of every make.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import ssl
@@ -22,6 +23,7 @@ from httpx._utils import URLPattern, get_environment_proxies
 
 from downloader import __version__
 from downloader.errors import ConfigurationError
+from downloader.logger import TELLTALES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -159,6 +161,16 @@ class _Thread(threading.local):
 
 
 _thread: Final = _Thread()
+
+
+def _is_not_ours(_record: logging.LogRecord) -> bool:
+    """Let only what other users of these libraries do be told: ours would be told with its URL."""
+    return _thread.due is None
+
+
+for _name in TELLTALES:
+    if _name.startswith("http"):
+        logging.getLogger(_name).addFilter(_is_not_ours)
 
 
 class _NoCookies(CookieJar):

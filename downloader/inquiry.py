@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
-import structlog
 
 from downloader.camb.client import Reply
 from downloader.camb.run_types import RUN_TYPES
@@ -18,6 +17,7 @@ from downloader.clock import utc_now
 from downloader.failpoints import At, reach
 from downloader.gate import Trouble
 from downloader.jitter import jitter
+from downloader.logger import get_logger
 from downloader.observe.tally import request_outcome
 from downloader.rules.answers import (
     Answered,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from downloader.settings import Settings
     from downloader.store.polling import ClaimedBatch, DueRun
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 REQUESTS_AT_ONCE: Final = 4
 

@@ -7,17 +7,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import structlog
 
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import NOTICED_SECONDS, utc_now
 from downloader.errors import StoreError
+from downloader.logger import get_logger
 from downloader.store import leases
 
 if TYPE_CHECKING:
     from downloader.session import Session
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _LOOK_SECONDS: Final = 1.0
 """How soon a transfer notices that its run was cancelled."""

@@ -9,13 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import structlog
 
 from downloader import __version__, housekeeping, rescuer
 from downloader.camb.client import ApiClient
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
 from downloader.clock import utc_now
 from downloader.errors import ConfigurationError
+from downloader.logger import get_logger
 from downloader.observe.logs import leave_terminal
 from downloader.observe.metrics import Figures, Live, Metrics, Unmeasured
 from downloader.observe.progress import LONG_SECONDS, LongTransfer, Reporter, Snapshot
@@ -31,7 +31,7 @@ from downloader.transfer.files import DiskError
 from downloader.transfer.output import Output
 from downloader.transfer.rate_limit import LimitedEngine
 from downloader.transfer.room import Room
-from downloader.worker import Workers
+from downloader.worker import UNWIND_SECONDS, Workers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,10 +41,7 @@ if TYPE_CHECKING:
     from downloader.settings import Settings
     from downloader.store.database import Database
 
-_log = structlog.get_logger(__name__)
-
-_UNWIND_SECONDS: Final = 1.0
-"""How long transfers that were cut off may take to notice; what is left then is abandoned."""
+_log = get_logger(__name__)
 
 _ENOUGH: Final = 3
 """From how many files on their mean size says something of those to come."""
@@ -79,13 +76,13 @@ def run(
         serving = partial(serve, metrics=metrics, manager=manager)
         return anyio.run(serving, settings, database, mode, reporter)
     except BaseExceptionGroup as group:
-        raise _first(group) from None
+        raise first_error(group) from None
     finally:
         signal.signal(signal.SIGHUP, on_hangup)
         metrics.end()
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return what went wrong first: tasks that fail take the others with them."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
@@ -103,6 +100,9 @@ async def serve(
     manager: Manager,
 ) -> Result:
     """Poll, save and rescue until `mode` says that it is over, or a signal comes.
+
+    Signals are listened for where the process is the service's own. Cancelled, this gives back what
+    is claimed, and keeps the parts of files.
 
     Raises:
         ConfigurationError: the output folder cannot be written to from the start.
@@ -184,7 +184,9 @@ def make_engine(settings: Settings) -> Engine:
         if missed is None:
             from downloader.transfer.curl_engine import CurlEngine  # noqa: PLC0415 - may be missing
 
-            return CurlEngine(timing, connections=settings.concurrency)
+            return CurlEngine(
+                timing, connections=settings.concurrency, raise_limit=settings.owns_process
+            )
         if settings.engine == "curl":
             raise ConfigurationError(
                 f"--engine curl needs pycurl, and {missed.why}: pip install 'downloader[curl]'."
@@ -258,6 +260,7 @@ class _Service:
         try:
             await self._run_tasks()
         finally:
+            self._session.stop()  # a database that is locked is not waited for any longer
             # Outcomes of transfers that were cut off: one transaction gives their leases back.
             await self._recorder.flush()
         return self._stopped
@@ -272,7 +275,8 @@ class _Service:
             helpers.start_soon(session.concurrency.watch_memory)
             helpers.start_soon(self._report)
             async with anyio.create_task_group() as work:
-                helpers.start_soon(self._watch_signals, work.cancel_scope)
+                if session.settings.owns_process:
+                    helpers.start_soon(self._watch_signals, work.cancel_scope)
                 helpers.start_soon(self._watch_duration, work.cancel_scope)
                 helpers.start_soon(supervise, session, self._manager.notifier, self._snapshot)
                 work.start_soon(self._poller.run)
@@ -390,5 +394,5 @@ class _Service:
         for one in self._session.held():
             if one.guard is not None:
                 one.guard.cancel()
-        await anyio.sleep(_UNWIND_SECONDS)
+        await anyio.sleep(UNWIND_SECONDS)
         work.cancel()

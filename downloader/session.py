@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 import anyio
 import anyio.to_thread
-import structlog
 
 from downloader.clock import ClockWatch, utc_now
 from downloader.concurrency import AdaptiveConcurrency
 from downloader.errors import BusyDatabaseError, FullDatabaseError
 from downloader.gate import Gate
+from downloader.logger import get_logger
 from downloader.observe.tally import Tally
 from downloader.store.leases import Owner
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from downloader.store.database import Database
     from downloader.transfer.guard import Guard
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -51,6 +51,8 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     verbosity: int = 0
     logs_as_json: bool = False
+    owns_process: bool = False
+    """Whether the process is our own: signals end it, and its limit of open files is raised."""
 
     def __post_init__(self) -> None:
         """Check what no single option can."""

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 import anyio.to_thread
-import structlog
 
 from downloader.errors import DownloaderError
+from downloader.logger import get_logger
 from downloader.observe import logs
 from downloader.observe.notify import Notifier, status_line
 from downloader.settings import change
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from downloader.session import Session
     from downloader.settings import Reread, Settings
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _STATUS_SECONDS: Final = 3.0
 """How often the manager is told how it stands."""

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import structlog
 
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
@@ -16,6 +15,7 @@ from downloader.crew import Crew
 from downloader.failpoints import At, reach
 from downloader.gate import Trouble
 from downloader.jitter import jitter
+from downloader.logger import get_logger
 from downloader.recorder import Outcome
 from downloader.rules.decisions import Spent, after_problem, before_transfer
 from downloader.rules.states import FINISHED
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from downloader.transfer.output import Output
     from downloader.transfer.transfer import Delivered
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _LOOK_AGAIN_SECONDS: Final = 0.5
 """How soon what other processes made ready, or what backed off, is seen."""
@@ -53,6 +53,9 @@ _AHEAD_SECONDS: Final = 0.05
 
 _MOST_AHEAD: Final = 64
 """What waits here could be another process's: never more than this."""
+
+UNWIND_SECONDS: Final = 1.0
+"""How long transfers that were cut off may take to notice; what is left then is abandoned."""
 
 _COUNT_SECONDS: Final = 0.1
 """Over how long it is counted how many transfers end."""
@@ -105,7 +108,7 @@ class Workers:
     async def run(self) -> None:
         """Transfer until this call has nothing left to, or the service stops and all have ended.
 
-        Where this is cancelled the transfers are told to stop, and abandoned.
+        Where this is cancelled the transfers are told to stop, and abandoned if they do not.
         """
         try:
             async with anyio.create_task_group() as listening:
@@ -113,6 +116,7 @@ class Workers:
                 await self._work()
                 listening.cancel_scope.cancel()
         finally:
+            await self._unwind()
             self._abandon()
             self._crew.close()
 
@@ -146,6 +150,20 @@ class Workers:
     def _put_back(self) -> None:
         """Give back what was claimed ahead and is not begun."""
         self._recorder.add(_put_back(job) for job in self._crew.take_back())
+
+    async def _unwind(self) -> None:
+        """Tell transfers to stop that nobody has told yet, and wait a moment for their parts."""
+        running = [job.guard for job in self._jobs.values() if not job.guard.cancelled]
+        if not running:
+            return
+        for guard in running:
+            guard.cancel()
+        self._put_back()
+        with anyio.move_on_after(UNWIND_SECONDS, shield=True):
+            self._take_ended()
+            while self._crew.begun:
+                await self._crew.wait_ended()
+                self._take_ended()
 
     def _abandon(self) -> None:
         """Leave what is under way to its guard, and its outcome to the next `flush`."""

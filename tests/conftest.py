@@ -77,6 +77,7 @@ def make_service(tmp_path: Path) -> Iterator[Callable[[Simulator], Service]]:
                 api_url=simulator.api_url,
                 limits=FAST,
                 grace_seconds=10,
+                owns_process=True,
             )
             return Service(database, settings)
 

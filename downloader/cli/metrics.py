@@ -7,9 +7,9 @@ import stat
 from typing import TYPE_CHECKING
 
 import click
-import structlog
 
 from downloader.errors import ConfigurationError
+from downloader.logger import get_logger
 from downloader.observe.metrics import Unmeasured
 from downloader.rules.redaction import clean_text
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from downloader.observe.metrics import Metrics
     from downloader.settings import Settings
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 
 @contextlib.contextmanager

@@ -288,6 +288,7 @@ def execute(
     # A daemon's log tells what it does; cron must stay silent; on a terminal the bars tell.
     daemon = mode is Mode.FOREVER and not terminal
     settings = _with_logs(settings, verbose, log_format, quiet=quiet, daemon=daemon)
+    settings = replace(settings, owns_process=True)
     logs.configure(settings.verbosity, as_json=settings.logs_as_json)
     rereads = context is not None and not _ends_on_hangup()
     if rereads:

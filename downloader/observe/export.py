@@ -8,11 +8,11 @@ import threading
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest, make_wsgi_app
 
 from downloader.durable import replaced
 from downloader.errors import ConfigurationError
+from downloader.logger import get_logger
 from downloader.observe.exposition import Exposition
 from downloader.observe.metrics import Lookout
 from downloader.observe.tally import DetailedTally
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from downloader.observe.metrics import Figures, Live
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _WRITE_SECONDS: Final = 15.0
 """How often the file is written: Prometheus asks about as often."""

@@ -15,28 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from downloader.rules.redaction import redact_text
+from downloader.logger import TELLTALES, redact
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
 _LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
-
-_TELLTALES: Final = (
-    "httpx",
-    "httpcore",
-    "httpcore.connection",
-    "httpcore.http11",
-    "httpcore.http2",
-    "httpcore.proxy",
-    "httpcore.socks",
-    "sqlalchemy.engine",
-    "sqlalchemy.engine.Engine",
-)
-"""The loggers that tell secrets: whole URLs, the headers of redirects, rows with a URL in them.
-
-Each has a level and listeners of its own, and so is switched off by itself.
-"""
 
 
 def configure(verbosity: int, *, as_json: bool = False) -> None:
@@ -49,7 +33,7 @@ def configure(verbosity: int, *, as_json: bool = False) -> None:
     """
     for_eyes = sys.stderr.isatty() and not as_json
     level = _LEVELS[min(max(verbosity, 0), 2)]
-    for name in _TELLTALES:
+    for name in TELLTALES:
         _silence(logging.getLogger(name))
     logging.getLogger().addHandler(_LIBRARIES)  # once: a handler that is there is not added again
     structlog.configure(
@@ -59,7 +43,7 @@ def configure(verbosity: int, *, as_json: bool = False) -> None:
             structlog.processors.TimeStamper(
                 fmt="%H:%M:%S" if for_eyes else "iso", utc=not for_eyes
             ),
-            _redact,
+            redact,
             _json_line
             if as_json
             else structlog.dev.ConsoleRenderer(
@@ -137,15 +121,3 @@ def _json_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -
     """Return an event as a JSON object, what it is and when first."""
     first: dict[str, Any] = {name: event.pop(name) for name in ("timestamp", "level", "event")}
     return json.dumps(first | dict(event), default=str)
-
-
-def _redact(
-    _logger: object, _method: str, event: MutableMapping[str, Any]
-) -> MutableMapping[str, Any]:
-    """Take signatures and keys out of every value, whoever put them there."""
-    for name, value in event.items():
-        text = value if isinstance(value, str) else repr(value)
-        shown = redact_text(text)
-        if shown != text:
-            event[name] = shown
-    return event

@@ -12,8 +12,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final, Self
 
-import structlog
-
+from downloader.logger import get_logger
 from downloader.rules.redaction import redact_text
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from downloader.observe.progress import Snapshot
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _MICROSECONDS: Final = re.compile(r"0*[1-9][0-9]{0,17}")
 

@@ -8,14 +8,14 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, Self
 
-import structlog
+from downloader.logger import get_logger
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from tqdm import tqdm
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 LONG_SECONDS: Final = 5.0
 """From how long on a transfer has a line of its own."""

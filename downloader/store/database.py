@@ -14,9 +14,12 @@ that begins the log anew while a checkpoint runs can, rarely, damage the databas
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import logging
 import os
 import sqlite3
+import stat
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -46,6 +49,11 @@ _LOOKING_SECONDS: Final = 2.0
 _NO_ROOM_BYTES: Final = 1024 * 1024
 
 _BEGIN: Final = "downloader_begin"
+_CREATING: Final = threading.Lock()
+
+_LOGGING_NAME: Final = "downloader"
+# At its level of DEBUG it shows rows, and some have a URL that whoever knows it can use.
+logging.getLogger(f"sqlalchemy.engine.Engine.{_LOGGING_NAME}").addFilter(lambda _record: False)
 
 
 def default_database() -> Path:
@@ -116,24 +124,36 @@ class Database:
             pool_size=4,
             max_overflow=-1,
             hide_parameters=True,  # URLs are parameters, and errors are printed
+            logging_name=_LOGGING_NAME,
         )
         sa.event.listen(self.engine, "connect", _configure)
         sa.event.listen(self.engine, "begin", _begin)
 
     def _create_file(self) -> None:
-        """Create the file readable by its owner alone; SQLite gives WAL and SHM its mode."""
+        """Create the file readable by its owner alone; SQLite gives WAL and SHM its mode.
+
+        One that is there is not opened here. Closing it would take away the locks that SQLite has
+        on it for this whole process (https://sqlite.org/howtocorrupt.html, section 2.2), and
+        another process would take it for unused.
+        """
         try:
-            if not self._only_looked_at:
-                make_folders(self.path.parent, 0o700)
-            make = 0 if self._only_looked_at else os.O_CREAT
-            descriptor = os.open(self.path, os.O_RDWR | make | os.O_CLOEXEC, 0o600)
+            if self._only_looked_at:
+                _check_access(self.path)
+                return
+            make_folders(self.path.parent, 0o700)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with _CREATING:  # nobody here opens it by SQLite before it is closed again
+                try:
+                    # Through a link that leads nowhere yet: it is what `O_EXCL` would stumble over.
+                    os.close(os.open(os.path.realpath(self.path), flags, 0o600))
+                except FileExistsError:
+                    _check_access(self.path)
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             said = error.strerror if isinstance(error, OSError) else error
             raise StoreError(
                 f"The database {self.path} cannot be opened: {said}. "
                 "Check the path and its permissions, or name another with --database."
             ) from error
-        os.close(descriptor)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -277,6 +297,23 @@ class Database:
             with contextlib.suppress(StoreError):  # somebody else will, later
                 self.empty_log()
         self.engine.dispose()
+
+
+def _check_access(path: Path) -> None:
+    """See that a file can be read and written, without opening it.
+
+    Raises:
+        OSError: it cannot, or it is a folder.
+
+    """
+    number = None
+    if stat.S_ISDIR(path.stat().st_mode):
+        number = errno.EISDIR
+    elif not os.access(path, os.R_OK | os.W_OK):
+        read_only = os.statvfs(path).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+    if number is not None:
+        raise OSError(number, os.strerror(number))
 
 
 def _pragma(connection: sa.Connection, setting: str) -> list[Any]:

@@ -77,6 +77,46 @@ def saved_files(database: Database, which: Filter) -> Iterator[dict[str, Any]]:
     yield from _rows(database, query.order_by(runs.c.run_type, runs.c.run_id))
 
 
+def saved_page(
+    database: Database, which: Filter, *, after: RunKey | None, most: int
+) -> list[dict[str, Any]]:
+    """Return the next so many that `saved_files` yields, those behind the run `after`.
+
+    So that whoever takes long over them keeps no transaction open, and the log short.
+    """
+    query = sa.select(*MANIFEST).where(in_state(State.DONE), *which.clauses())
+    return _page(database, query, after, most)
+
+
+FAILURE: Final = (
+    runs.c.run_type,
+    runs.c.run_id,
+    runs.c.error_code,
+    runs.c.error_message,
+    runs.c.updated_at.label("failed_at"),
+)
+"""What is told of a run that failed."""
+
+
+def failed_page(
+    database: Database, which: Filter, *, after: RunKey | None, most: int
+) -> list[dict[str, Any]]:
+    """Return the next so many runs that failed, by type and run id, those behind `after`."""
+    query = sa.select(*FAILURE).where(in_state(State.FAILED), *which.clauses())
+    return _page(database, query, after, most)
+
+
+def _page(
+    database: Database, query: sa.Select[Any], after: RunKey | None, most: int
+) -> list[dict[str, Any]]:
+    if after is not None:
+        key = sa.tuple_(runs.c.run_type, runs.c.run_id)
+        query = query.where(key > sa.tuple_(sa.literal(after.run_type), sa.literal(after.run_id)))
+    query = query.order_by(runs.c.run_type, runs.c.run_id).limit(most)
+    with database.read() as connection:
+        return [dict(row) for row in connection.execute(query).mappings()]
+
+
 def _rows(database: Database, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
     """Yield rows as they come: there may be a million."""
     with database.read() as connection:

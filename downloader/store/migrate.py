@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
-import structlog
 from sqlalchemy.exc import DatabaseError
 
 from downloader.clock import utc_now
 from downloader.durable import sync
 from downloader.errors import NewerDatabaseError, StoreError
 from downloader.failpoints import At, reach
+from downloader.logger import get_logger
 from downloader.store.database import Database, database_url
 from downloader.store.schema import SCHEMA_REVISION
 
@@ -23,10 +24,13 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _BACKUP_PAGES: Final = 256
 """How many pages are copied at a time."""
+
+_UPGRADING: Final = threading.Lock()
+"""Alembic keeps what it works on in a global: two threads would take each other's database."""
 
 _PACKAGE: Final = Path(__file__).resolve().parent.parent
 
@@ -116,7 +120,7 @@ def upgrade(database: Database, scripts: Path | None = None) -> Path | None:
     config = _config(scripts or migrations_folder())
     directory = ScriptDirectory.from_config(config)
     _known_revision(database, directory)  # one to be refused is not touched, not even its mode
-    with database.migrating() as connection:
+    with _UPGRADING, database.migrating() as connection:
         found = _known_revision(database, directory)
         if found == directory.get_current_head():
             return None

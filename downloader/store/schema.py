@@ -11,15 +11,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
-import structlog
 
+from downloader.logger import get_logger
 from downloader.rules.redaction import clean_text
 from downloader.rules.states import MAX_INTEGER, State
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 SCHEMA_REVISION: Final = "0002"
 """The newest migration. Known here so that a start with a current database needs no Alembic."""

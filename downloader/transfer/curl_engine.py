@@ -24,7 +24,8 @@ class CurlEngine:
     """Transfers by sessions of libcurl, one for each transfer that is under way.
 
     A session is lent to a transfer and taken back, so that connections outlive the threads that
-    come and go; at most `connections` are kept.
+    come and go; at most `connections` are kept. With `raise_limit` this process is allowed as many
+    open files as they need.
 
     Raises:
         ConfigurationError: the environment's proxy or TLS settings cannot be used.
@@ -33,7 +34,8 @@ class CurlEngine:
 
     name = "curl"
 
-    def __init__(self, timing: Timing, *, connections: int) -> None:
+    def __init__(self, timing: Timing, *, connections: int, raise_limit: bool = False) -> None:
+        self._raise_limit = raise_limit
         self.resize(connections)
         self._timing = timing
         self._authorities = environment_authorities()
@@ -44,7 +46,8 @@ class CurlEngine:
 
     def resize(self, connections: int) -> None:
         """Be ready for so many transfers at a time, and keep at most so many sessions."""
-        allow_files(files_needed(connections))
+        if self._raise_limit:
+            allow_files(files_needed(connections))
         self._connections = connections
 
     def close(self) -> None:

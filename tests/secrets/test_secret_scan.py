@@ -278,10 +278,12 @@ def test_the_scan_finds_a_signature(
     loud_service: Callable[..., Service],
     listener: Listener,
     secrets: Secrets,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Were the HTTP library not silenced, this scan would find what it says of a redirect."""
     telltale = logging.getLogger("httpcore.http11")
     telltale.disabled = False
+    monkeypatch.setattr(telltale, "filters", [])
     fault = {"kind": "redirect"}
     simulator = watched(rules=[{"runs": "*", "where": "storage", "fault": fault, "times": 1}])
     service = loud_service(simulator)
