@@ -78,7 +78,7 @@ async def give_signs_of_life(
         if not stuck:
             notifier.alive()
         elif not told:
-            _log.critical("service.stuck", seconds=stuck_seconds, hint="no sign of life is given")
+            _log.error("service.stuck", seconds=stuck_seconds, hint="no sign of life is given")
         told = stuck
         await anyio.sleep(notifier.alive_every_seconds)
 

@@ -10,14 +10,21 @@ import click
 
 from downloader.cli.listing import run_key
 from downloader.cli.options import Command, database_option, json_option, type_option
+from downloader.cli.suggestions import ids_of
 from downloader.clock import utc_now
+from downloader.rules.states import UNFINISHED, State
 
 if TYPE_CHECKING:
     from downloader.store.control import Changed
 
 
 @click.command(cls=Command, epilog="Example: downloader retry --failed")
-@click.argument("run_ids", nargs=-1, metavar="[RUN_ID]...")
+@click.argument(
+    "run_ids",
+    nargs=-1,
+    metavar="[RUN_ID]...",
+    shell_complete=ids_of(State.FAILED, State.CANCELLED),
+)
 @click.option("--failed", is_flag=True, help="Every failed run of the type.")
 @type_option
 @database_option
@@ -42,7 +49,13 @@ def retry(
 
 
 @click.command(cls=Command, epilog="Example: downloader cancel 12345")
-@click.argument("run_ids", nargs=-1, required=True, metavar="RUN_ID...")
+@click.argument(
+    "run_ids",
+    nargs=-1,
+    required=True,
+    metavar="RUN_ID...",
+    shell_complete=ids_of(*UNFINISHED),
+)
 @type_option
 @database_option
 @json_option

@@ -20,7 +20,7 @@ class _Group(click.Group):
     command_class = Command
 
 
-@click.group(cls=_Group)
+@click.group(cls=_Group, epilog="Example: downloader db backup backup.sqlite3")
 @click.pass_context
 def db(ctx: click.Context) -> None:
     """Migrate, look at and back up the database; `run` and the others migrate by themselves."""

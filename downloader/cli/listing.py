@@ -14,6 +14,7 @@ from downloader.camb.run_types import RUN_TYPES
 from downloader.cli.options import Command, database_option, json_option, type_option
 from downloader.cli.quantities import Duration
 from downloader.cli.screen import Screen, screen
+from downloader.cli.suggestions import error_codes, ids_of
 from downloader.cli.words import moment, plain, size, span, write_csv
 from downloader.clock import utc_now
 from downloader.errors import InputError
@@ -66,6 +67,7 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "error_codes",
     multiple=True,
     metavar="CODE",
+    shell_complete=error_codes,
     help="Only those whose last error this is; may be given more than once.",
 )
 @filter_options
@@ -114,7 +116,7 @@ def list_runs(
 
 
 @click.command(cls=Command, epilog="Example: downloader show 12345")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=ids_of(*State))
 @type_option
 @database_option
 @json_option

@@ -16,6 +16,7 @@ import click
 
 from downloader import __version__, failpoints
 from downloader.cli.configuration import read_configuration
+from downloader.cli.suggestions import files
 from downloader.errors import DownloaderError
 
 _COLLECT_EVERY: Final = 10_000
@@ -41,9 +42,10 @@ _COMMANDS: Final = {
     "db": "downloader.cli.database:db",
     "simulate": "downloader.cli.simulate:simulate",
     "demo": "downloader.cli.demo:demo",
+    "completion": "downloader.cli.completion:completion",
 }
 # These only show what is there: a reader that leaves (`| head`) leaves nothing undone.
-_SHOWING: Final = frozenset({"status", "list", "show", "export", "doctor", "config"})
+_SHOWING: Final = frozenset({"status", "list", "show", "export", "doctor", "config", "completion"})
 
 
 class _Commands(click.Group):
@@ -81,6 +83,7 @@ class _Commands(click.Group):
     metavar="FILE",
     envvar="DOWNLOADER_CONFIG",
     show_envvar=True,
+    shell_complete=files,
     help="A TOML file with settings, named as the options are.",
 )
 @click.pass_context

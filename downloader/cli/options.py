@@ -15,11 +15,12 @@ from click.core import ParameterSource
 
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
 from downloader.cli.configuration import Configuration, read_configuration
+from downloader.cli.suggestions import files
 from downloader.errors import ConfigurationError
 from downloader.rules.redaction import redact_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 F = TypeVar("F", bound="Callable[..., Any] | click.Command")
 
@@ -36,7 +37,39 @@ _ARGUMENTS: Final = f"{__name__}.arguments"
 
 
 class Command(click.Command):
-    """A command whose options may also come from the configuration file."""
+    """A command whose options may also come from the configuration file.
+
+    `sections` groups the options in the help: names of parameters by the title they stand under.
+    Those that it does not name come first.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401 - click's own
+        sections: Mapping[str, tuple[str, ...]] | None = None,
+        **attributes: Any,  # noqa: ANN401 - as above
+    ) -> None:
+        super().__init__(*arguments, **attributes)
+        self.sections: Final = dict(sections or {})
+
+    def options_by_section(self, ctx: click.Context) -> dict[str, list[click.Parameter]]:
+        """Return the options as they stand in the help, by the title of their section."""
+        title_of = {name: title for title, names in self.sections.items() for name in names}
+        found: dict[str, list[click.Parameter]] = {
+            title: [] for title in ("Options", *self.sections)
+        }
+        for parameter in self.get_params(ctx):
+            if isinstance(parameter, click.Option):
+                found[title_of.get(str(parameter.name), "Options")].append(parameter)
+        return found
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, a list for each section."""
+        for title, parameters in self.options_by_section(ctx).items():
+            records = [one.get_help_record(ctx) for one in parameters]
+            if rows := [record for record in records if record is not None]:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def make_context(
         self,
@@ -132,6 +165,7 @@ def database_option(command: F) -> F:
     return option(
         "--database",
         metavar="PATH|URL",
+        shell_complete=files,
         help="The database that tracks the runs. Default: in your data directory.",
     )(command)
 

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from click import ParamType as _ParamType
+else:
+    T = TypeVar("T")
+
+    class _ParamType(click.ParamType, Generic[T]):
+        """Click's own, which is no generic class before 8.4."""
+
 
 _SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
@@ -18,7 +27,7 @@ _SIZE: Final = re.compile(r"([0-9]{1,18})(?:([kmgt])b?)?", re.ASCII)
 _MOST_BYTES: Final = 2**60
 
 
-class Duration(click.ParamType[float]):
+class Duration(_ParamType[float]):
     """A duration: seconds, or a number with s, m, h or d."""
 
     name = "duration"
@@ -58,7 +67,7 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
-class Size(click.ParamType[int]):
+class Size(_ParamType[int]):
     """A number of bytes, or a number with K, M, G or T, which count in thousands as disks do."""
 
     name = "size"
@@ -94,7 +103,7 @@ class Size(click.ParamType[int]):
         return size
 
 
-class Rate(click.ParamType[float]):
+class Rate(_ParamType[float]):
     """How often in a second: a plain number."""
 
     name = "rate"

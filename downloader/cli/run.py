@@ -50,6 +50,22 @@ LOG_FORMATS = ("auto", "text", "json")
     cls=Command,
     short_help="Save the audio of tracked runs.",
     epilog="Example: downloader run --drain --output audio --concurrency 16",
+    sections={
+        "How much at a time": ("concurrency", "max_rate", "api_rate", "engine"),
+        "How often and how long": (
+            "attempts",
+            "refreshes",
+            "give_up_after",
+            "min_poll",
+            "max_poll",
+            "stall",
+            "lease",
+            "grace",
+            "max_duration",
+        ),
+        "Disk": ("min_free", "max_file_size"),
+        "Metrics": ("metrics_port", "metrics_host", "metrics_textfile"),
+    },
 )
 @click.option("--once", is_flag=True, help="Do everything that is due now, once; for cron.")
 @click.option("--drain", is_flag=True, help="Stop when no run is unfinished.")

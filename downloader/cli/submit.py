@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from downloader.cli.options import Command, database_option, json_option, type_option
+from downloader.cli.suggestions import files
 from downloader.clock import utc_now
 from downloader.errors import InputError
 from downloader.rules.ids import BadId, parse_id, parse_pieces, show_id
@@ -31,6 +32,7 @@ _BAD_IDS_ENOUGH: Final = 10_000
     "files",
     multiple=True,
     metavar="PATH|-",
+    shell_complete=files,
     help="Read ids from a file (- is standard input): one a line, a JSON array, or JSON lines "
     "or CSV with run_id.",
 )

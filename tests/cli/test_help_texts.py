@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import re
+import shlex
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -73,6 +75,39 @@ def test_help_of_each_command(call: Caller, path: tuple[str, ...]) -> None:
         if isinstance(parameter, click.Option) and not parameter.help
     ]
     assert undescribed == []
+
+
+def _examples() -> list[str]:
+    """Return every example in a help: of the program, of its groups, and of their commands."""
+    commands: list[click.Command] = [cli]
+    for command in commands:
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            below = [command.get_command(context, name) for name in command.list_commands(context)]
+            commands += filter(None, below)
+    found: list[str] = []
+    for command in commands:
+        said = "\n".join(filter(None, [command.help, command.epilog]))
+        own = re.findall(r"(?:^|Examples?:)\s*(?:\w+=\w+ )?(downloader .+)$", said, re.MULTILINE)
+        assert own, f"{command.name} has no example"
+        found += own
+    return found
+
+
+@pytest.mark.parametrize("example", _examples())
+def test_examples(example: str) -> None:
+    """Every example in a help is a command line that the program takes."""
+    line = re.split(r"\s{3,}|\s[>|]\s", example)[0]
+    _, *words = shlex.split(line)
+    command: click.Command | None = cli
+    context = None
+    while isinstance(command, click.Group):
+        # With the settings: a command keeps the first `--help` that it is asked to make.
+        context = click.Context(command, parent=context, **cli.context_settings)
+        command = command.get_command(context, words.pop(0))
+    assert command is not None
+    with contextlib.suppress(click.exceptions.Exit):  # of an option that shows something
+        assert command.make_context(command.name, words, parent=context).args == []
 
 
 def test_help_needs_no_working_database(call: Caller) -> None:

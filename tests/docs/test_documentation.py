@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from cli.shells import needed
 
 from downloader.cli.configuration import read_configuration
 from downloader.rules.states import State
@@ -151,6 +152,29 @@ def test_the_wheel_works_from_anywhere(
         timeout=120,
     )
     assert_demo(done, 8)
+
+
+def test_the_wheel_brings_its_manual(
+    installed: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """`man downloader`, and `man downloader-run`, find the pages once the environment is active."""
+    environment, _ = installed
+    for name, said in (("downloader", "SEE ALSO"), ("downloader-run", "--concurrency")):
+        done = subprocess.run(
+            [needed("man"), name],
+            cwd=tmp_path,
+            env={
+                "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}",
+                "HOME": str(tmp_path),
+                "LC_ALL": "C",
+                "MANPAGER": "cat",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert said in re.sub(".\b", "", done.stdout)
 
 
 def test_the_usage_commands(program: Program, start_simulator: StartSimulator) -> None:
@@ -358,3 +382,25 @@ def test_the_settings_that_sighup_takes() -> None:
     text = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
     [named] = re.findall(r"these are taken: the key, (.+?)\. Where", text, re.DOTALL)
     assert set(re.findall(r"`([\w-]+)`", named)) == {*_LIVE.values()} - {"the API key"}
+
+
+def test_the_completion_commands(program: Program) -> None:
+    """The documented commands leave a script where each shell looks for it; zsh finds its own."""
+    for line in command("docs/commands.md", "completion").splitlines():
+        done = shell(program, line)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), line
+    home = program.folder / "home"
+    for path in (".local/share/bash-completion/completions/downloader", ".zfunc/_downloader"):
+        assert "_downloader_completion" in (home / path).read_text()
+    assert "complete" in (home / ".config/fish/completions/downloader.fish").read_text()
+    loaded = subprocess.run(
+        [
+            *(needed("zsh"), "-f", "-c"),
+            "fpath+=~/.zfunc; autoload -Uz compinit && compinit -u -D; echo $_comps[downloader]",
+        ],
+        env={**program.environment(), "ZDOTDIR": str(home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert loaded.stdout == "_downloader\n"

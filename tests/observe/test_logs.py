@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from harness import Program, StartSimulator
 
 ROOT = Path(__file__).resolve().parents[2]
-LEVELS = {"debug", "info", "warning", "error", "critical"}
+LEVELS = {"debug", "info", "warning", "error"}
 COMMON = {"run_id", "run_ids", "run_type", "attempt", "seconds", "batch"}
 
 
