@@ -471,3 +471,18 @@ def test_a_blocking_drain_in_an_event_loop(tracker: downloader.Tracker) -> None:
     for backend in BACKENDS:
         with pytest.raises(downloader.ConfigurationError, match=r"await downloader\.adrain"):
             anyio.run(main, backend=backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_errors_come_as_they_are(tmp_path: Path, backend: str) -> None:
+    """What goes wrong in a drain is raised as it is documented, in no group of exceptions."""
+    (tmp_path / "file").write_text("no folder, and no database. " * 50)
+    for arguments, expected in (
+        ({"output": tmp_path / "file/audio"}, downloader.ConfigurationError),
+        ({"api_url": "http://[::1"}, downloader.ConfigurationError),
+        ({}, downloader.StoreError),
+    ):
+        path = tmp_path / ("runs.sqlite3" if arguments else "file")
+        options: dict[str, Any] = {"api_key": KEY, "min_free_bytes": 0, **arguments}
+        with pytest.raises(expected):
+            anyio.run(partial(downloader.adrain, path, **options), backend=backend)
