@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _EXIT_CODES: Final = (
     ("0", "nothing is left undone that this call was to do; a daemon was asked to end"),
-    ("1", "one or more runs failed in this call; `verify` found something wrong"),
+    ("1", "one or more runs failed in this call; `verify` or `doctor` found something wrong"),
     ("2", "usage, configuration or a bad id: nothing was changed"),
     (
         "3",
