@@ -31,10 +31,11 @@ from downloader.rules.answers import (
 from downloader.rules.batching import Batch, split
 from downloader.rules.decisions import after_error_alone, after_no_answer, after_verdict
 from downloader.rules.expiry import url_expires_at
-from downloader.rules.states import RunKey
+from downloader.rules.states import RunKey, State
 from downloader.rules.steps import PollFailed, PollLater, PollStep, UrlReceived
 from downloader.session import Mode
 from downloader.store import inspection, pacing, polling
+from downloader.store.backlog import EndedRun
 from downloader.tempo import Tempo
 from downloader.throttle import Throttle
 
@@ -313,12 +314,13 @@ class Inquiries:
         group, self._judged = self._judged, []
         if not group:
             return
+        now = utc_now()
         try:
             held = await self._session.in_thread(
                 polling.record_polls,
                 self._session.database,
                 [(one.key, one.lease, one.step) for one in group],
-                utc_now(),
+                now,
             )
         except BaseException:
             self._judged = group + self._judged
@@ -327,6 +329,14 @@ class Inquiries:
             one.held = still_held
         self._session.note_urls(
             sum(one.held and isinstance(one.step, UrlReceived) for one in group)
+        )
+        # Here and not by those who asked: they may be cut off before they have their turn.
+        self._session.note_ended(
+            [
+                EndedRun(one.key, State.FAILED, now)
+                for one in group
+                if one.held and isinstance(one.step, PollFailed)
+            ]
         )
 
     async def _give_back(self, resolution: _Resolution) -> None:

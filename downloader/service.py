@@ -15,6 +15,7 @@ from downloader.camb.client import ApiClient
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
 from downloader.clock import utc_now
 from downloader.errors import ConfigurationError
+from downloader.hooks.hooks import Hooks
 from downloader.logger import get_logger
 from downloader.observe.logs import leave_terminal
 from downloader.observe.metrics import Figures, Live, Metrics, Unmeasured
@@ -139,6 +140,8 @@ async def serve(
         manager.notifier.stopping("ending")
         client.close()
         engine.close()
+        if session.backlog is not None:
+            session.backlog.close()
     left = await session.in_thread(inspection.any_unfinished, database, RUN_TYPES)
     result = Result(session.tally, stopped, left, session.trouble)
     _tell_end(result, time.monotonic() - began_at)
@@ -250,6 +253,7 @@ class _Service:
         self._recorder = Recorder(session)
         self._poller = Poller(session, client)
         self._workers = Workers(session, self._recorder, output, engine)
+        self._hooks = Hooks(session)
         self._stopped: str | None = None
         self._unfinished = 0
         self._finished_then = 0
@@ -263,6 +267,7 @@ class _Service:
             self._session.stop()  # a database that is locked is not waited for any longer
             # Outcomes of transfers that were cut off: one transaction gives their leases back.
             await self._recorder.flush()
+        self._hooks.tell_what_is_left()
         return self._stopped
 
     async def _run_tasks(self) -> None:
@@ -280,8 +285,10 @@ class _Service:
                 helpers.start_soon(self._watch_duration, work.cancel_scope)
                 helpers.start_soon(supervise, session, self._manager.notifier, self._snapshot)
                 work.start_soon(self._poller.run)
+                work.start_soon(self._hooks.run)
                 await self._workers.run()
                 session.stop()
+                self._hooks.finish()
             await self._show()  # the last word, not the one before
             helpers.cancel_scope.cancel()
 
@@ -319,6 +326,7 @@ class _Service:
             blocked=None if trouble is None else trouble.reason,
             blocked_why=None if trouble is None else trouble.message,
             long=_long(session),
+            hooks=self._hooks.left,
         )
 
     def live(self) -> Live:
@@ -380,17 +388,22 @@ class _Service:
         """Take up nothing new, let what is running end within the grace time, cut off the rest."""
         grace = self._session.settings.grace_seconds
         running = self._workers.active
+        hooks = self._hooks.under_way
         self._stopped = self._stopped or why
         self._manager.notifier.stopping(f"ending ({why}), {running} transferring")
-        hint = {"hint": "what is running may end; a second signal cuts it off"} if running else {}
-        _log.warning("service.stopping", reason=why, transfers=running, grace_seconds=grace, **hint)
+        said: dict[str, object] = {"hooks": hooks} if hooks else {}
+        if running or hooks:
+            said["hint"] = "what is running may end; a second signal cuts it off"
+        _log.warning("service.stopping", reason=why, transfers=running, grace_seconds=grace, **said)
         self._session.stop()
         self._poller.stop()
+        self._hooks.stop()
         await anyio.sleep(grace)
         await self._cut_off(work)
 
     async def _cut_off(self, work: anyio.CancelScope) -> None:
         self._session.stop()
+        self._hooks.cut_off()
         for one in self._session.held():
             if one.guard is not None:
                 one.guard.cancel()

@@ -21,6 +21,8 @@ ENGINES: Final = ("auto", "httpx", "curl")
 DEFAULT_MIN_FREE_BYTES: Final = 500_000_000
 DEFAULT_MAX_FILE_BYTES: Final = 10_000_000_000
 DEFAULT_METRICS_HOST: Final = "127.0.0.1"
+DEFAULT_HOOK_CONCURRENCY: Final = 2
+DEFAULT_HOOK_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,11 @@ class Settings:
     metrics_host: str = DEFAULT_METRICS_HOST
     metrics_port: int | None = None
     metrics_textfile: Path | None = None
+    on_done: tuple[str, ...] = ()
+    """Program and arguments of what is run after a run is done; empty: nothing."""
+    on_failed: tuple[str, ...] = ()
+    hook_concurrency: int = DEFAULT_HOOK_CONCURRENCY
+    hook_timeout_seconds: float = DEFAULT_HOOK_SECONDS
     limits: Limits = field(default_factory=Limits)
     verbosity: int = 0
     logs_as_json: bool = False
@@ -121,6 +128,11 @@ _AT_THE_START: Final = {
     "metrics_port": "metrics-port",
     "metrics_textfile": "metrics-textfile",
     "logs_as_json": "log-format",
+    "on_done": "on-done",
+    "on_failed": "on-failed",
+    "hook_concurrency": "hook-concurrency",
+    "hook_timeout_seconds": "hook-timeout",
+    "owns_process": "",  # no option: it never changes
 }
 """What folders, clients and clocks were made from. Each field is in one of the two."""
 

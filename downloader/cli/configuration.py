@@ -43,6 +43,10 @@ FILE_KEYS: Final = frozenset(
         "metrics-host",
         "metrics-port",
         "metrics-textfile",
+        "on-done",
+        "on-failed",
+        "hook-concurrency",
+        "hook-timeout",
         "type",
         "verbose",
     }

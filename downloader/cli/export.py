@@ -13,10 +13,11 @@ import click
 
 from downloader.cli.listing import filter_of, filter_options
 from downloader.cli.options import Command, database_option
-from downloader.cli.words import plain, write_csv
+from downloader.cli.words import write_csv
 from downloader.clock import utc_now
 from downloader.durable import replaced
 from downloader.errors import ConfigurationError, InputError
+from downloader.rules.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

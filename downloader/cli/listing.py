@@ -15,10 +15,11 @@ from downloader.cli.options import Command, database_option, json_option, type_o
 from downloader.cli.quantities import Duration
 from downloader.cli.screen import Screen, screen
 from downloader.cli.suggestions import error_codes, ids_of
-from downloader.cli.words import moment, plain, size, span, write_csv
+from downloader.cli.words import size, span, write_csv
 from downloader.clock import utc_now
 from downloader.errors import InputError
 from downloader.rules.ids import parse_id, show_id
+from downloader.rules.plain import moment, plain
 from downloader.rules.states import RunKey, State
 
 if TYPE_CHECKING:

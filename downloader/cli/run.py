@@ -23,10 +23,13 @@ from downloader.cli.options import (
     verbose_option,
 )
 from downloader.cli.quantities import Duration, Rate, Size
+from downloader.hooks.command import find_command
 from downloader.rules.decisions import Limits
 from downloader.settings import (
     DEFAULT_API_URL,
     DEFAULT_CONCURRENCY,
+    DEFAULT_HOOK_CONCURRENCY,
+    DEFAULT_HOOK_SECONDS,
     DEFAULT_MAX_FILE_BYTES,
     DEFAULT_METRICS_HOST,
     DEFAULT_MIN_FREE_BYTES,
@@ -188,6 +191,26 @@ LOG_FORMATS = ("auto", "text", "json")
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write metrics to this file, for node_exporter: every 15 seconds, and at the end.",
 )
+@option(
+    "--on-done",
+    metavar="CMD",
+    help="Run this after a run is recorded as done, with the run in RUN_* variables.",
+)
+@option("--on-failed", metavar="CMD", help="The same after a run is recorded as failed.")
+@option(
+    "--hook-concurrency",
+    type=click.IntRange(1, 64),
+    default=DEFAULT_HOOK_CONCURRENCY,
+    show_default=True,
+    help="The most such commands at a time.",
+)
+@option(
+    "--hook-timeout",
+    type=Duration(0.1),
+    default=f"{DEFAULT_HOOK_SECONDS:g}s",
+    show_default=True,
+    help="How long each may take before it is ended, with its children.",
+)
 @output_option
 @database_option
 @verbose_option
@@ -265,6 +288,10 @@ def _settings(options: Mapping[str, Any]) -> Settings:
         metrics_host=options["metrics_host"],
         metrics_port=options["metrics_port"],
         metrics_textfile=options["metrics_textfile"],
+        on_done=_hook("--on-done", options["on_done"]),
+        on_failed=_hook("--on-failed", options["on_failed"]),
+        hook_concurrency=options["hook_concurrency"],
+        hook_timeout_seconds=options["hook_timeout"],
         limits=Limits(
             attempts=options["attempts"],
             refreshes=options["refreshes"],
@@ -273,6 +300,10 @@ def _settings(options: Mapping[str, Any]) -> Settings:
             max_poll_seconds=options["max_poll"],
         ),
     )
+
+
+def _hook(option: str, command: str | None) -> tuple[str, ...]:
+    return () if command is None else find_command(option, command)
 
 
 def execute(
@@ -368,7 +399,7 @@ def _read_again(context: click.Context, database: Path, beside: Path, *, daemon:
     if options["output"] is None:
         settings = replace(settings, output=beside)
     settings = _with_logs(
-        settings,
+        replace(settings, owns_process=True),
         options["verbose"],
         options["log_format"],
         quiet=options["quiet"],

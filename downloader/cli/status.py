@@ -12,9 +12,10 @@ import click
 from downloader.cli.options import Command, database_option, json_option
 from downloader.cli.quantities import Duration
 from downloader.cli.screen import Screen, screen
-from downloader.cli.words import minute, moment, rate, size, span
+from downloader.cli.words import minute, rate, size, span
 from downloader.clock import utc_now
 from downloader.rules.estimate import all_saved_at
+from downloader.rules.plain import moment
 from downloader.rules.states import State
 
 if TYPE_CHECKING:

@@ -1,22 +1,19 @@
-"""Moments, durations, sizes and rows: for people, and as JSON has them."""
+"""Moments, durations, sizes and rows: for people."""
 
 from __future__ import annotations
 
 import csv
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
+
+from downloader.rules.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import datetime
     from typing import TextIO
 
 _SIZES: Final = ("bytes", "kB", "MB", "GB", "TB", "PB")
 _SPANS: Final = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-
-
-def moment(when: datetime | None) -> str | None:
-    """Return a moment as the database has it: UTC, with microseconds."""
-    return None if when is None else when.strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def minute(when: datetime) -> str:
@@ -56,19 +53,8 @@ def rate(per_second: float, unit: str) -> str:
     return f"{per_second * 86400:,.1f} {unit} a day"
 
 
-def plain(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row as JSON can have it, also one of a damaged database."""
-    return {name: _plain(value) for name, value in row.items()}
-
-
 def write_csv(columns: list[str], rows: Iterable[dict[str, Any]], to: TextIO) -> None:
     """Write rows as CSV with a heading; nothing stands where there is no value."""
     writer = csv.DictWriter(to, columns, lineterminator="\n")  # as other commands end lines
     writer.writeheader()
     writer.writerows(map(plain, rows))
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, datetime):
-        return moment(value)
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -54,6 +54,8 @@ class Snapshot:
     blocked: str | None
     blocked_why: str | None = None
     long: tuple[LongTransfer, ...] = ()
+    hooks: int = 0
+    """How many hooks are under way or wait."""
 
 
 class Reporter(Protocol):
@@ -91,6 +93,7 @@ class LogLines:
             transferring=snapshot.transferring,
             concurrency=snapshot.concurrency,
             received_bytes=snapshot.received_bytes,
+            **({"hooks": snapshot.hooks} if snapshot.hooks else {}),
         )
 
 
@@ -133,8 +136,10 @@ class Bars:
         self._runs.total = finished + snapshot.unfinished
         failed = f", {snapshot.failed} failed" if snapshot.failed else ""
         blocked = f", blocked: {snapshot.blocked}" if snapshot.blocked else ""
+        hooks = f", {snapshot.hooks} hooks left" if snapshot.hooks else ""
         self._runs.set_postfix_str(
-            f"{snapshot.transferring} of {snapshot.concurrency} transferring{failed}{blocked}",
+            f"{snapshot.transferring} of {snapshot.concurrency} transferring"
+            f"{failed}{hooks}{blocked}",
             refresh=False,
         )
         self._runs.n = finished

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-SCHEMA_REVISION: Final = "0002"
+SCHEMA_REVISION: Final = "0003"
 """The newest migration. Known here so that a start with a current database needs no Alembic."""
 
 

@@ -75,7 +75,13 @@ _FAILURES: Final = (
 )
 
 _LATEST = (
-    sa.select(run_events.c.run_type, run_events.c.run_id, run_events.c.at, run_events.c.to_state)
+    sa.select(
+        run_events.c.run_type,
+        run_events.c.run_id,
+        run_events.c.at,
+        run_events.c.from_state,
+        run_events.c.to_state,
+    )
     .order_by(run_events.c.event_id.desc())
     .limit(_LAST_EVENTS)
     .subquery("latest")
@@ -93,6 +99,7 @@ _SAVED_SINCE: Final = (
     )
     .where(
         _LATEST.c.to_state == State.DONE.value,
+        _LATEST.c.from_state != State.DONE.value,  # a hook's row is no transition
         _LATEST.c.at >= sa.bindparam("since", type_=UTCText),
     )
 )

@@ -71,13 +71,14 @@ class ClaimedRun:
 class Ready:
     """What a claim found: the runs now claimed, and how many had let their URL expire.
 
-    `waiting` others could have been claimed as well.
+    `waiting` others could have been claimed as well. The runs that `failed` are `given_up`.
     """
 
     claimed: tuple[ClaimedRun, ...]
     expired: int
     failed: int
     waiting: int = 0
+    given_up: tuple[RunKey, ...] = ()
 
 
 NONE_READY: Final = Ready((), 0, 0)
@@ -268,7 +269,8 @@ def _any_ready(database: Database, claim: Claim) -> bool:
 def _claim(connection: sa.Connection, claim: Claim) -> Ready:
     claimed: list[ClaimedRun] = []
     history: list[tuple[RunKey, State, State, str, str | None]] = []
-    expired = failed = 0
+    given_up: list[RunKey] = []
+    expired = 0
     now = claim.now
     looking, values = _may_be_taken(now, claim.cutoff)
     rows = connection.execute(looking.first, values | {"most": claim.most}).all()
@@ -291,7 +293,8 @@ def _claim(connection: sa.Connection, claim: Claim) -> Ready:
         _EXPIRE[type(step)].execute(connection, [parameters(run.key, None, step, now)])
         history.append((run.key, State.READY, *_told(step)))
         expired += isinstance(step, NewUrl)
-        failed += isinstance(step, TransferFailed)
+        if isinstance(step, TransferFailed):
+            given_up.append(run.key)
     if taken and _CLAIM.execute(connection, taken) != len(taken):
         # Edited by hand: a type that is no text, or none that can be read, names no row.
         claimed = [one for one in claimed if _is_held(connection, one)]
@@ -302,7 +305,7 @@ def _claim(connection: sa.Connection, claim: Claim) -> Ready:
     waiting = 0
     if len(rows) == claim.most:  # there may be more
         waiting = connection.scalar(looking.waiting, values) or 0
-    return Ready(tuple(claimed), expired, failed, waiting)
+    return Ready(tuple(claimed), expired, len(given_up), waiting, tuple(given_up))
 
 
 def _is_held(connection: sa.Connection, claim: ClaimedRun) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -15,8 +16,6 @@ from downloader.cli.quantities import Duration
 from downloader.store.schema import SCHEMA_REVISION
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cli.calling import Caller
 
     from downloader.settings import Settings
@@ -59,6 +58,8 @@ def test_a_file_may_set_everything(
         'max_poll = "30s"\nstall = "10"\nengine = "httpx"\nmin-free = "2G"\nmax_file_size = 77\n'
         'max-rate = "5M"\napi_rate = 0.5\n'
         f'metrics-port = 9464\nmetrics-host = "::1"\nmetrics_textfile = "{tmp_path}/m.prom"\n'
+        'on-done = "true"\non_failed = "sh -c true"\nhook-concurrency = 5\n'
+        'hook_timeout = "2m"\n'
         'type = "tts"\nverbose = 1\nlog-format = "json"\n'
     )
     assert {line.partition(" ")[0].replace("_", "-") for line in config.read_text().split("\n")} - {
@@ -80,6 +81,8 @@ def test_a_file_may_set_everything(
     assert (settings.max_bytes_per_second, settings.api_requests_per_second) == (5 * 10**6, 0.5)
     assert (settings.metrics_host, settings.metrics_port) == ("::1", 9464)
     assert settings.metrics_textfile == tmp_path / "m.prom"
+    assert [Path(settings.on_done[0]).name, settings.on_failed[1:]] == ["true", ("-c", "true")]
+    assert (settings.hook_concurrency, settings.hook_timeout_seconds) == (5, 120)
     limits = settings.limits
     assert (limits.attempts, limits.refreshes, limits.give_up_after_seconds) == (3, 4, 172_800)
     assert (limits.min_poll_seconds, limits.max_poll_seconds) == (1.5, 30)

@@ -205,6 +205,32 @@ def test_the_export_commands(program: Program, start_simulator: StartSimulator) 
         assert str(program.output / "2.") in text
 
 
+def test_the_hooks(program: Program, start_simulator: StartSimulator) -> None:
+    """The documented hook has a copy of each file, and the other one tells of the failed run."""
+    fault = {"kind": "word", "word": "ERROR"}
+    simulator = start_simulator(rules=[{"runs": [2], "where": "api", "fault": fault}])
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    [text] = blocks("docs/hooks.md", "file: keep-a-copy.sh")
+    path = program.folder / "keep-a-copy.sh"
+    path.write_text(text + "\n")
+    path.chmod(0o755)
+    # Not every machine has a system log.
+    line = command("docs/hooks.md", "hooks")
+    assert "logger -t downloader" in line
+    program.submit([1, 2, 3])
+    done = shell(program, line.replace("logger -t downloader", "tee told.json"))
+    assert done.returncode == 1
+    assert "hook" not in done.stderr
+    rows = {row["run_id"]: row for row in program.runs("done")}
+    assert {one.name for one in (program.folder / "copies").iterdir()} == {
+        f"{run_id}.{row['audio_format']}" for run_id, row in rows.items()
+    }
+    for run_id, row in rows.items():
+        copy = program.folder / "copies" / f"{run_id}.{row['audio_format']}"
+        assert copy.read_bytes() == simulator.audio(run_id)
+    assert json.loads((program.folder / "told.json").read_text())["run_id"] == 2
+
+
 def test_the_simulator_commands(program: Program) -> None:
     """The README's simulator serves a drain with faults."""
     serve, submit, drain = command("README.md", "simulate").splitlines()

@@ -55,6 +55,23 @@ def test_ctrl_c(program: Program, start_simulator: StartSimulator) -> None:
     assert b"Traceback" not in terminal.written
 
 
+def test_hooks_that_are_waited_for(program: Program, start_simulator: StartSimulator) -> None:
+    """The bar says how many hooks are left, and Ctrl-C that they may end; all of it fits."""
+    simulator = start_simulator()
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program.submit([7, 8, 9])
+    hook = "sh -c 'while [ ! -e go ]; do sleep 0.05; done'"
+    with Terminal(program, "run", "--drain", "--on-done", hook) as terminal:
+        lines = terminal.wait_for(lambda lines: any("3 hooks left" in line for line in lines))
+        assert max(map(len, lines)) <= 80
+        terminal.press(CTRL_C)
+        terminal.wait_for(lambda lines: "hooks=2" in "".join(lines))
+        (program.folder / "go").touch()
+        assert terminal.end() == 0
+    assert "runs=1" in "".join(terminal.lines)
+    assert terminal.lines[-1].startswith("3 saved")
+
+
 def test_quiet(program: Program, start_simulator: StartSimulator) -> None:
     """With --quiet a terminal shows what goes wrong and nothing else."""
     simulator = start_simulator()

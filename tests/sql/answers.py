@@ -27,8 +27,10 @@ def _day(clock: str, day: str = "2026-03-01") -> str:
     return f"{day} {clock}.000000"
 
 
+_HOOKS: Final = _day("19:51:00")
+
 ANSWERS: Final[dict[str, list[tuple[Any, ...]]]] = {
-    "contract": [(1, 1)],
+    "contract": [(1, 2)],
     "progress": [
         (TYPE, 27, 10, 4, 55.56, 14_003_600, _day("17:00:00")),
         (OTHER_TYPE, 1, 1, 0, 100.0, 3_000_000, None),
@@ -96,12 +98,16 @@ ANSWERS: Final[dict[str, list[tuple[Any, ...]]]] = {
         ("claimed", "downloading", 22, _day("19:59:40")),
         ("url_received", "ready", 21, _day("19:59:00")),
         ("published", "done", 11, _day("19:50:00")),
+        ("hook_done", "done", 4, _HOOKS),
         ("provider_failed", "failed", 3, _day("12:16:40")),
+        ("hook_failed", "done", 2, _HOOKS),
         ("adopted", "done", 1, _day("12:26:50")),
         ("bad_run", "failed", 1, _day("19:45:00")),
         ("cancel", "cancelled", 1, _day("12:16:40")),
         ("damaged", "pending", 1, _day("12:23:20")),
         ("disk_full", "ready", 1, _day("12:30:35")),
+        ("hook_interrupted", "done", 1, _HOOKS),
+        ("hook_timeout", "done", 1, _HOOKS),
         ("interrupted", "ready", 1, _day("12:30:15")),
         ("lease_ran_out", "ready", 1, _day("12:30:00")),
         ("name_taken", "failed", 1, _day("12:11:40")),
@@ -122,6 +128,7 @@ ANSWERS: Final[dict[str, list[tuple[Any, ...]]]] = {
         (_day("12:02:20"), "pending", "ready", "url_received", "SUCCESS", 10.0),
         (_day("12:02:30"), "ready", "downloading", "claimed", f"{_ALPHA}:10", 10.0),
         (_LAST, "downloading", "done", "published", "/audio/123.flac", 10.5),
+        (_HOOKS, "done", "done", "hook_done", "exit 0, 0.250 s", 28099.5),
     ],
     "fetched-again": [
         (TYPE, 210, 5, 1, 0, 4, _day("12:28:20"), _day("12:31:10")),
@@ -168,5 +175,15 @@ ANSWERS: Final[dict[str, list[tuple[Any, ...]]]] = {
         (64, TYPE, 401, "/audio/401.wav"),
         (68, TYPE, 402, "/audio/402.wav"),
         (72, TYPE, 403, "/audio/403.wav"),
+    ],
+    "hooks-owed": [  # not 101, of the day before
+        (TYPE, 210, "done", _day("12:31:40")),
+        (TYPE, 402, "done", _day("19:40:00")),
+    ],
+    "hooks-failed": [
+        (TYPE, 403, _HOOKS, "done", "hook_failed", "cannot be started: Exec format error"),
+        (TYPE, 207, _HOOKS, "done", "hook_failed", "exit 3, 0.017 s"),
+        (TYPE, 206, _HOOKS, "done", "hook_interrupted", "signal SIGKILL, 3.100 s"),
+        (TYPE, 205, _HOOKS, "done", "hook_timeout", "signal SIGTERM, 60.004 s"),
     ],
 }

@@ -20,7 +20,7 @@ from downloader.rules.steps import (
     TryAgain,
     UrlReceived,
 )
-from downloader.store import blocks, control, leases, verification
+from downloader.store import blocks, control, hook_events, leases, verification
 from downloader.store.leases import Owner
 from downloader.store.schema import to_text
 
@@ -71,6 +71,7 @@ class Cases:
         self._ready()
         self._pending()
         self._blocked()
+        self._hooks()
 
     def saved(
         self, run_id: int, begun: float, ended: float, size: int, run_type: str = TYPE
@@ -187,6 +188,24 @@ class Cases:
         refused = "The service refused the API key (401)."
         moment = at(_before(minutes=1))
         blocks.block(database, "api", "key_refused", refused, now=moment, pause_seconds=_long)
+
+    def _hooks(self) -> None:
+        """Have run the hooks of all that was saved in the last day, but of 210 and 402."""
+        ended = [
+            (100, "hook_done", "exit 0, 0.250 s"),
+            (123, "hook_done", "exit 0, 0.250 s"),
+            (205, "hook_timeout", "signal SIGTERM, 60.004 s"),
+            (206, "hook_interrupted", "signal SIGKILL, 3.100 s"),
+            (207, "hook_failed", "exit 3, 0.017 s"),
+            (401, "hook_done", "exit 0, 0.250 s"),
+            (403, "hook_failed", "cannot be started: Exec format error"),
+        ]
+        moment = at(_before(minutes=9))
+        events = [hook_events.HookEvent(key(run_id), moment, *how) for run_id, *how in ended]
+        events.append(
+            hook_events.HookEvent(key(301, OTHER_TYPE), moment, "hook_done", "exit 0, 0.250 s")
+        )
+        hook_events.record(self.driver.database, events)
 
 
 def _owner(name: str) -> Owner:

@@ -37,7 +37,9 @@ def block_reasons() -> set[str]:
 
 def event_reasons() -> set[str]:
     """Return every `reason` of an event that is no error code."""
-    found = _given_as({"reason"}, of={"PutBack", "DiskError", "_change", "record_selected"})
+    found = _given_as(
+        {"reason"}, of={"PutBack", "DiskError", "_change", "record_selected", "HookResult"}
+    )
     for path in (_ROOT / "downloader/store").glob("*.py"):
         tree = ast.parse(path.read_text("utf-8"))
         for node in ast.walk(tree):
