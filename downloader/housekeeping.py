@@ -1,16 +1,20 @@
-"""What has to be tidied up now and then: parts that nobody needs, and the write-ahead log."""
+"""What has to be tidied up now and then: unneeded parts, old history, the write-ahead log."""
 
 from __future__ import annotations
 
+import math
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from downloader.clock import utc_now
 from downloader.errors import StoreError
 from downloader.logger import get_logger
 from downloader.rules.states import FINISHED, State
-from downloader.store import inspection
+from downloader.session import Mode
+from downloader.store import inspection, pruning
 from downloader.store.database import LARGE_LOG_BYTES
 
 if TYPE_CHECKING:
@@ -26,6 +30,10 @@ _TOO_LARGE_LOG_BYTES: Final = 64 * 1024 * 1024
 _VAIN_SECONDS: Final = 10.0
 """How long to leave it after a try in vain, which has had the writers wait."""
 _REMIND_SECONDS: Final = 600.0
+
+_PRUNE_SECONDS: Final = 600.0
+_PRUNE_PAUSES: Final = 3.0
+_PRUNE_AT_THE_END_SECONDS: Final = 10.0
 
 
 async def sweep(session: Session, output: Output) -> None:
@@ -69,3 +77,54 @@ async def keep_log_short(session: Session) -> None:
                 "until that ends",
             )
         await anyio.sleep(_VAIN_SECONDS)
+
+
+async def prune_now_and_then(session: Session) -> None:
+    """Delete old history while the service runs; with `--once` that is done at its end."""
+    if session.settings.prune_events_after_seconds is None or session.mode is Mode.ONCE:
+        return
+    while True:
+        await _prune(session, math.inf, _PRUNE_PAUSES)
+        await anyio.sleep(_PRUNE_SECONDS)
+
+
+async def prune_at_the_end(session: Session) -> None:
+    """Delete old history when everything else is done: not for long, the rest another time."""
+    if session.settings.prune_events_after_seconds is not None:
+        await _prune(session, _PRUNE_AT_THE_END_SECONDS, 1.0)
+
+
+async def _prune(session: Session, seconds: float, pauses: float) -> None:
+    """Delete old history; between two transactions pause so many times as long as one took."""
+    ends_at = time.monotonic() + seconds
+    try:
+        pruned = await _prune_until(session, ends_at, pauses)
+    except StoreError as error:  # nothing is lost by it, and nobody waits for it
+        _log.warning("events.not_pruned", message=str(error))
+        return
+    if pruned:
+        _log.info("events.pruned", events=pruned)
+
+
+async def _prune_until(session: Session, ends_at: float, pauses: float) -> int:
+    age = session.settings.prune_events_after_seconds
+    assert age is not None  # noqa: S101 - the callers have seen that it is set
+    database, before = session.database, utc_now() - timedelta(seconds=age)
+    newest = await session.in_thread(pruning.newest_event, database)
+    pruned = 0
+    for after in range(0, newest, pruning.WINDOW):
+        if time.monotonic() >= ends_at:
+            break
+        keys = await session.in_thread(pruning.runs_with_old_history, database, after, before)
+        for first in range(0, len(keys), pruning.MOST_RUNS):
+            some = keys[first : first + pruning.MOST_RUNS]
+            rows = pruning.MOST_ROWS
+            while rows == pruning.MOST_ROWS:  # there may be more of the same runs
+                began_at = time.monotonic()
+                if began_at >= ends_at:
+                    return pruned
+                rows = await session.in_thread(pruning.prune, database, some, before)
+                pruned += rows
+                # Whoever waits to write looks only now and then whether it may.
+                await anyio.sleep(pauses * (time.monotonic() - began_at))
+    return pruned

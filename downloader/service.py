@@ -277,6 +277,7 @@ class _Service:
             helpers.start_soon(rescuer.rescue, session)
             helpers.start_soon(housekeeping.sweep, session, self._output)
             helpers.start_soon(housekeeping.keep_log_short, session)
+            helpers.start_soon(housekeeping.prune_now_and_then, session)
             helpers.start_soon(session.concurrency.watch_memory)
             helpers.start_soon(self._report)
             async with anyio.create_task_group() as work:
@@ -289,6 +290,8 @@ class _Service:
                 await self._workers.run()
                 session.stop()
                 self._hooks.finish()
+            if self._stopped is None:
+                await housekeeping.prune_at_the_end(session)
             await self._show()  # the last word, not the one before
             helpers.cancel_scope.cancel()
 

@@ -55,6 +55,7 @@ class Settings:
     on_failed: tuple[str, ...] = ()
     hook_concurrency: int = DEFAULT_HOOK_CONCURRENCY
     hook_timeout_seconds: float = DEFAULT_HOOK_SECONDS
+    prune_events_after_seconds: float | None = None
     limits: Limits = field(default_factory=Limits)
     verbosity: int = 0
     logs_as_json: bool = False
@@ -132,6 +133,7 @@ _AT_THE_START: Final = {
     "on_failed": "on-failed",
     "hook_concurrency": "hook-concurrency",
     "hook_timeout_seconds": "hook-timeout",
+    "prune_events_after_seconds": "prune-events-after",
     "owns_process": "",  # no option: it never changes
 }
 """What folders, clients and clocks were made from. Each field is in one of the two."""

@@ -47,6 +47,7 @@ FILE_KEYS: Final = frozenset(
         "on-failed",
         "hook-concurrency",
         "hook-timeout",
+        "prune-events-after",
         "type",
         "verbose",
     }

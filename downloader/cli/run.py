@@ -211,6 +211,12 @@ LOG_FORMATS = ("auto", "text", "json")
     show_default=True,
     help="How long each may take before it is ended, with its children.",
 )
+@option(
+    "--prune-events-after",
+    type=Duration(1),
+    metavar="AGE",
+    help="Delete the history of finished runs that is older, but for its end; such as 30d.",
+)
 @output_option
 @database_option
 @verbose_option
@@ -292,6 +298,7 @@ def _settings(options: Mapping[str, Any]) -> Settings:
         on_failed=_hook("--on-failed", options["on_failed"]),
         hook_concurrency=options["hook_concurrency"],
         hook_timeout_seconds=options["hook_timeout"],
+        prune_events_after_seconds=options["prune_events_after"],
         limits=Limits(
             attempts=options["attempts"],
             refreshes=options["refreshes"],

@@ -23,7 +23,11 @@ _EVENTS = (
         run_events.c.at,
         run_events.c.reason,
     )
-    .where(run_events.c.event_id <= sa.bindparam("newest"))
+    .where(
+        run_events.c.event_id <= sa.bindparam("newest"),
+        # What is pruned leaves gaps: without an end a block would reach into the one before it.
+        run_events.c.event_id > sa.bindparam("newest", type_=sa.Integer) - _BLOCK,
+    )
     .order_by(run_events.c.event_id.desc())
     .limit(_BLOCK)
     .subquery("events")

@@ -59,7 +59,7 @@ def test_a_file_may_set_everything(
         'max-rate = "5M"\napi_rate = 0.5\n'
         f'metrics-port = 9464\nmetrics-host = "::1"\nmetrics_textfile = "{tmp_path}/m.prom"\n'
         'on-done = "true"\non_failed = "sh -c true"\nhook-concurrency = 5\n'
-        'hook_timeout = "2m"\n'
+        'hook_timeout = "2m"\nprune-events-after = "30d"\n'
         'type = "tts"\nverbose = 1\nlog-format = "json"\n'
     )
     assert {line.partition(" ")[0].replace("_", "-") for line in config.read_text().split("\n")} - {
@@ -83,6 +83,7 @@ def test_a_file_may_set_everything(
     assert settings.metrics_textfile == tmp_path / "m.prom"
     assert [Path(settings.on_done[0]).name, settings.on_failed[1:]] == ["true", ("-c", "true")]
     assert (settings.hook_concurrency, settings.hook_timeout_seconds) == (5, 120)
+    assert settings.prune_events_after_seconds == 30 * 86_400
     limits = settings.limits
     assert (limits.attempts, limits.refreshes, limits.give_up_after_seconds) == (3, 4, 172_800)
     assert (limits.min_poll_seconds, limits.max_poll_seconds) == (1.5, 30)
