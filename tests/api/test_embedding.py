@@ -27,6 +27,8 @@ import trio
 from harness import KEY, wait_until
 
 import downloader
+from downloader.logger import TELLTALES
+from downloader.observe import logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,6 +51,27 @@ def fast(simulator: Simulator, **more: Any) -> dict[str, Any]:  # noqa: ANN401 -
         "min_free_bytes": 0,
         **more,
     }
+
+
+@pytest.fixture(autouse=True)
+def no_logs_of_the_command() -> Iterator[None]:
+    """Have logs as a program finds them, whatever a test before has configured."""
+    kept = structlog.get_config() if structlog.is_configured() else None
+    structlog.reset_defaults()
+    root, telltales = logging.getLogger(), [logging.getLogger(name) for name in TELLTALES]
+    handlers = list(root.handlers)
+    silent = [(one, one.disabled, one.propagate) for one in telltales]
+    root.removeHandler(logs._LIBRARIES)
+    for one in telltales:
+        one.disabled, one.propagate = False, True
+    yield
+    for one, disabled, propagate in silent:
+        one.disabled, one.propagate = disabled, propagate
+    if logs._LIBRARIES in handlers:
+        root.addHandler(logs._LIBRARIES)
+    structlog.reset_defaults()
+    if kept is not None:
+        structlog.configure(**kept)
 
 
 @pytest.fixture
@@ -119,10 +142,11 @@ async def until(condition: Callable[[], object]) -> None:
         await anyio.sleep(0.02)
 
 
-def under_way(tracker: downloader.Tracker) -> bool:
-    """Return whether three transfers have received most of their file."""
+def under_way(tracker: downloader.Tracker, transfers: int = 3) -> bool:
+    """Return whether so many transfers have received most of their file."""
     sizes = [path.stat().st_size for path in parts(tracker)]
-    return tracker.progress().downloading == 3 and sum(size > 1_000_000 for size in sizes) == 3
+    received = sum(size > 1_000_000 for size in sizes)
+    return tracker.progress().downloading == received == transfers
 
 
 def cancel_natively(tracker: downloader.Tracker, options: dict[str, Any]) -> None:
@@ -409,11 +433,8 @@ def test_logs_by_structlog(tracker: downloader.Tracker, start_simulator: StartSi
     """Where the program has configured structlog, events go there."""
     simulator = start_simulator()
     tracker.submit([1])
-    kept = structlog.get_config()
-    structlog.reset_defaults()
     with structlog.testing.capture_logs() as lines:
         downloader.drain(tracker, **fast(simulator))
-    structlog.configure(**kept)
     assert [line["run_id"] for line in lines if line["event"] == "run.done"] == [1]
 
 
@@ -436,7 +457,7 @@ def test_interrupted_by_a_person(tmp_path: Path, start_simulator: StartSimulator
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            wait_until(lambda: len(parts(tracker)) == 2 and claims(tracker) == 2, process)
+            wait_until(partial(under_way, tracker, 2), process)
             process.send_signal(signal.SIGINT)
             assert process.communicate() == ("interrupted\n", "")
         assert claims(tracker) == 0
