@@ -10,7 +10,7 @@ from harness import wait_until
 from metrics.scraping import Scrape, assert_lint_free
 
 from downloader import service
-from downloader.observe import export
+from downloader.observe import export, logs
 from downloader.observe.export import Export, write_whole
 from downloader.observe.metrics import Figures, Live
 from downloader.observe.progress import Silent
@@ -135,6 +135,7 @@ def test_what_cannot_be_written_is_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One line for however many tries in vain; another only where it was written in between."""
+    logs.configure(0)
     monkeypatch.setattr(export, "_WRITE_SECONDS", 0.01)
     path = tmp_path / "gone" / "m.prom"
     tries: list[bool] = []
