@@ -27,8 +27,6 @@ import trio
 from harness import KEY, wait_until
 
 import downloader
-from downloader.logger import TELLTALES
-from downloader.observe import logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,27 +49,6 @@ def fast(simulator: Simulator, **more: Any) -> dict[str, Any]:  # noqa: ANN401 -
         "min_free_bytes": 0,
         **more,
     }
-
-
-@pytest.fixture(autouse=True)
-def no_logs_of_the_command() -> Iterator[None]:
-    """Have logs as a program finds them, whatever a test before has configured."""
-    kept = structlog.get_config() if structlog.is_configured() else None
-    structlog.reset_defaults()
-    root, telltales = logging.getLogger(), [logging.getLogger(name) for name in TELLTALES]
-    handlers = list(root.handlers)
-    silent = [(one, one.disabled, one.propagate) for one in telltales]
-    root.removeHandler(logs._LIBRARIES)
-    for one in telltales:
-        one.disabled, one.propagate = False, True
-    yield
-    for one, disabled, propagate in silent:
-        one.disabled, one.propagate = disabled, propagate
-    if logs._LIBRARIES in handlers:
-        root.addHandler(logs._LIBRARIES)
-    structlog.reset_defaults()
-    if kept is not None:
-        structlog.configure(**kept)
 
 
 @pytest.fixture
