@@ -177,6 +177,28 @@ def test_the_wheel_brings_its_manual(
         assert said in re.sub(".\b", "", done.stdout)
 
 
+def test_the_wheel_describes_the_database(
+    installed: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """The installed wheel has docs/sql.md, and the pages of `inspect`, with it."""
+    code = (
+        "from downloader.store.contract import page_path, read_page\n"
+        "templates = page_path().parents[1] / 'inspecting' / 'templates'\n"
+        "print(page_path(), len(read_page().queries()), len(list(templates.glob('*.html'))))\n"
+    )
+    path, queries, templates = subprocess.run(
+        [installed[0] / "bin/python", "-c", code],
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert "site-packages" in path
+    assert Path(path).read_text("utf-8") == (ROOT / "docs/sql.md").read_text("utf-8")
+    assert int(queries) > 10
+    assert int(templates) == len(list((ROOT / "downloader/inspecting/templates").glob("*.html")))
+
+
 def test_the_usage_commands(program: Program, start_simulator: StartSimulator) -> None:
     """The README's commands for the real thing work, line by line."""
     simulator = start_simulator()

@@ -45,14 +45,14 @@ def a_day(path: Path) -> None:
                 raw.execute(
                     "UPDATE runs SET state = 'failed', error_code = 'provider_failed',"
                     " error_message = 'The service says: ERROR', next_attempt_at = NULL,"
-                    " updated_at = ? WHERE run_id = ?",
+                    " updated_at = ? WHERE run_type = 'text-to-sound' AND run_id = ?",
                     (at, run_id),
                 )
             else:
                 raw.execute(
                     "UPDATE runs SET state = 'done', location = ?, bytes = ?, sha256 = ?,"
                     " audio_format = 'flac', next_attempt_at = NULL, done_at = ?, updated_at = ?"
-                    " WHERE run_id = ?",
+                    " WHERE run_type = 'text-to-sound' AND run_id = ?",
                     (
                         *(f"/audio/{run_id}.flac", int(chance.lognormvariate(14.2, 0.5))),
                         *(f"{run_id:064x}", at, at, run_id),

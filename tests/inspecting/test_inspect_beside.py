@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from inspecting.looking import Site, inspected
-from store.driving import Driver
+from store.driving import Driver, at
 
-from downloader.store.database import Database, database_url
+from downloader.store import blocks
 from downloader.store.migrate import open_database
 
 if TYPE_CHECKING:
@@ -93,25 +94,26 @@ def test_the_overview(site: Site) -> None:
 def test_rows_that_nobody_could_have_written(program: Program) -> None:
     """Texts that look like HTML are shown as the texts they are, on every page that has them."""
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>"
-    with closing(Database(database_url(_made(program)))) as database:
+    with closing(open_database(program.database)) as database:
         driver = Driver(database)
         driver.failed(1, message=evil)
-        driver.ready(2)
-        driver.execute("UPDATE runs SET remote_status = ?", evil)
-        driver.execute("UPDATE run_events SET detail = ?", evil)
+        driver.done(2)
         driver.submit(3)
-        driver.execute("UPDATE runs SET run_type = '\"><b>x</b>' WHERE run_id = 4")
-        with inspected(program) as site:
-            for path in (
-                *("/", "/downloader/runs", "/downloader/failures", "/downloader/ask-failure-codes"),
-                *("/downloader/runs/text-to-sound,1", "/downloader/run_events"),
-            ):
-                answer = site.ask(path)
-                assert answer.status == 200
-                assert "<script>alert" not in answer.text
-                assert "<img src=x" not in answer.text
-
-
-def _made(program: Program) -> Any:  # noqa: ANN401 - a path
-    open_database(program.database).close()
-    return program.database
+        blocks.block(database, "api", "key_refused", evil, now=at(0), pause_seconds=float)
+    with closing(sqlite3.connect(program.database)) as raw:  # which minds no foreign key
+        raw.execute("UPDATE runs SET remote_status = ?", (evil,))
+        raw.execute("UPDATE runs SET location = ? WHERE run_id = 2", (evil,))
+        raw.execute("UPDATE run_events SET detail = ?", (evil,))
+        raw.execute("UPDATE runs SET run_type = ? WHERE run_id = 3", (f'"{evil}',))
+        raw.commit()
+    with inspected(program) as site:
+        for path in (
+            *("/", "/downloader/runs", "/downloader/failures", "/downloader/ask-failure-codes"),
+            *("/downloader/runs/text-to-sound,1", "/downloader/runs/text-to-sound,2"),
+            *("/downloader/run_events", "/downloader/ask-largest", "/downloader/progress"),
+        ):
+            answer = site.ask(path)
+            assert answer.status == 200
+            assert "&lt;img src=x" in answer.text
+            assert "<script>alert" not in answer.text
+            assert "<img src=x" not in answer.text

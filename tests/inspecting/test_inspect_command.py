@@ -12,8 +12,10 @@ import pytest
 from harness import wait_until
 from inspecting.looking import Site, address, inspected
 from sql import page as sql_page
+from store.driving import Driver
 
 from downloader.inspecting.described import query_name
+from downloader.rules.steps import Published
 from downloader.store.contract import plain, read_page
 from downloader.store.migrate import open_database
 from downloader.store.schema import SCHEMA_REVISION
@@ -135,6 +137,48 @@ def test_it_ends_in_peace(program: Program, number: signal.Signals) -> None:
             process.send_signal(number)
             out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_it_ends_while_somebody_listens(program: Program) -> None:
+    """A file that is being listened to does not hold up the end, nor is its cut an error."""
+    program.output.mkdir()
+    path = program.output / "1.wav"
+    with path.open("wb") as file:
+        file.truncate(200_000_000)
+    with closing(open_database(program.database)) as database:
+        driver = Driver(database)
+        driver.ready(1)
+        [claim] = driver.claim_ready().claimed
+        step = Published(str(path), 200_000_000, f"{1:064x}", "wav", None)
+        assert driver.end([claim], step) == [True]
+    with inspected(program) as site:
+        port = int(site.url.rstrip("/").rpartition(":")[2])
+        listening = socket.create_connection(("127.0.0.1", port))
+        listening.sendall(b"GET /-/audio/text-to-sound/1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert listening.recv(15) == b"HTTP/1.1 200 OK"
+        site.process.send_signal(signal.SIGTERM)
+        site.process.wait(timeout=60)
+    listening.close()
+
+
+def test_plugins_of_others_have_no_part(program: Program) -> None:
+    """A plugin for Datasette that is installed beside it answers nothing here."""
+    open_database(program.database).close()
+    installed = program.folder / "installed"
+    (installed / "other-1.0.dist-info").mkdir(parents=True)
+    (installed / "other-1.0.dist-info" / "METADATA").write_text("Name: other\nVersion: 1.0\n")
+    points = "[datasette]\nother = other_plugin\n"
+    (installed / "other-1.0.dist-info" / "entry_points.txt").write_text(points)
+    (installed / "other_plugin.py").write_text(
+        "from datasette import Response, hookimpl\n"
+        "@hookimpl\n"
+        "def register_routes():\n"
+        "    return [(r'^/other$', lambda: Response.text('other'))]\n"
+    )
+    program.env["PYTHONPATH"] = str(installed)
+    with inspected(program) as site:
+        assert site.ask("/other").status == 404
+        assert "other" not in site.ask("/-/plugins.json").text
 
 
 def test_a_name_of_its_own(program: Program) -> None:
