@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from downloader.observe.metrics import Figures, Live, Metrics, Unmeasured
 from downloader.observe.progress import LONG_SECONDS, LongTransfer, Reporter, Snapshot
 from downloader.poller import Poller
 from downloader.recorder import Recorder
-from downloader.session import Mode, Session
+from downloader.session import Mode, Session, Signal
 from downloader.store import inspection
 from downloader.store.status import status
 from downloader.supervision import Manager, Reloading, supervise
@@ -35,7 +36,7 @@ from downloader.transfer.room import Room
 from downloader.worker import UNWIND_SECONDS, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from anyio.abc import TaskGroup
 
     from downloader.gate import Trouble
     from downloader.observe.tally import Tally
@@ -352,34 +353,39 @@ class _Service:
 
     async def _watch_signals(self, work: anyio.CancelScope) -> None:
         """First signal: end in peace; second: cut off what is running. SIGHUP: see `Manager`."""
-        try:
-            with anyio.open_signal_receiver(
-                signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-            ) as signals:
-                await self._end_on(signals, work)
-        finally:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the last commits are still to come
-        await anyio.sleep_forever()
-
-    async def _end_on(
-        self, signals: AsyncIterator[signal.Signals], work: anyio.CancelScope
-    ) -> None:
         async with anyio.create_task_group() as ending:
-            async for received in signals:
-                if received is signal.SIGHUP and (self._manager.reread or self._stopped):
-                    if self._stopped is None:
-                        ending.start_soon(self._reloading.run)
-                    continue
-                if received is signal.SIGHUP:
+            ending.start_soon(self._watch_hangups, ending, work)
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for received in signals:
+                    await self._end_on(received.name, ending, work)
+
+    async def _watch_hangups(self, ending: TaskGroup, work: anyio.CancelScope) -> None:
+        """Heed SIGHUP, and ignore it in the end: the last commits are still to come.
+
+        By a handler of our own: between the event loop's and none at all it is deadly for a moment.
+        """
+        heard = Signal()
+        signal.signal(signal.SIGHUP, lambda *_: heard.set())
+        try:
+            while True:
+                await heard.wait(math.inf)
+                if self._manager.reread is None and self._stopped is None:
                     leave_terminal()
-                if self._stopped is None:
-                    self._stopped = received.name
-                    ending.start_soon(self._end, received.name, work)
-                    continue
-                _log.warning("service.cut_off", signal=received.name)
-                await self._cut_off(work)
-                ending.cancel_scope.cancel()
-                return
+                    await self._end_on(signal.SIGHUP.name, ending, work)
+                elif self._stopped is None:
+                    ending.start_soon(self._reloading.run)
+        finally:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async def _end_on(self, name: str, ending: TaskGroup, work: anyio.CancelScope) -> None:
+        """Begin to end, or cut off what is running where that has begun before."""
+        if self._stopped is None:
+            self._stopped = name
+            ending.start_soon(self._end, name, work)
+            return
+        _log.warning("service.cut_off", signal=name)
+        await self._cut_off(work)
+        ending.cancel_scope.cancel()
 
     async def _watch_duration(self, work: anyio.CancelScope) -> None:
         seconds = self._session.settings.max_duration_seconds

@@ -17,12 +17,14 @@ from downloader.cli.key import load_api_key
 from downloader.cli.options import (
     Command,
     database_option,
+    hidden,
     option,
     output_option,
     read_again,
     verbose_option,
 )
 from downloader.cli.quantities import Duration, Rate, Size
+from downloader.errors import ConfigurationError
 from downloader.hooks.command import find_command
 from downloader.rules.decisions import Limits
 from downloader.settings import (
@@ -310,7 +312,10 @@ def _settings(options: Mapping[str, Any]) -> Settings:
 
 
 def _hook(option: str, command: str | None) -> tuple[str, ...]:
-    return () if command is None else find_command(option, command)
+    try:
+        return () if command is None else find_command(option, command)
+    except ConfigurationError as error:
+        raise ConfigurationError(hidden(str(error))) from error
 
 
 def execute(

@@ -215,7 +215,7 @@ def test_continuous_integration_installs_the_peers() -> None:
     script = (ROOT / ".ci/run").read_text("utf-8")
     page = report.PAGE.read_text("utf-8")
     packages = {*PACKAGES.values(), LUA_PACKAGE} - {"coreutils"}
-    [by_script] = re.findall(r"^packages=\((.+)\)$", script, re.MULTILINE)
+    [by_script] = re.findall(r"^packages=\((.+?)\)$", script, re.MULTILINE | re.DOTALL)
     [by_page] = re.findall(r"^apt-get install (.+)$", page, re.MULTILINE)
     assert packages <= set(by_script.split())
     assert packages <= set(by_page.split())

@@ -24,7 +24,9 @@ def test_bars(program: Program, start_simulator: StartSimulator) -> None:
         assert re.match(rf"  run [78]: +\d\d%\|.*\| {size}/2\.\d+M \[.*, 2\d\dkB/s\]", lines[2])
         terminal.resize(60)
         narrow = terminal.wait_for(
-            lambda lines: bool(re.match(r"  run [78]:.*B/s?", lines[-1])) and len(lines[-1]) < 60
+            lambda lines: any(
+                re.match(r"  run [78]:.*B/s?", line) and len(line) < 60 for line in lines[-1:]
+            )
         )
         assert max(map(len, narrow)) <= 60
         assert terminal.end() == 0
