@@ -7,7 +7,7 @@ import contextlib
 import http.client
 import ssl
 import threading
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -77,9 +77,21 @@ def connect(
         connection = http.client.HTTPConnection(
             first.hostname or "", first.port, timeout=timeout_seconds
         )
+    answers: list[http.client.HTTPResponse] = []
+
+    def answer(*arguments: Any, **options: Any) -> http.client.HTTPResponse:  # noqa: ANN401 - its own
+        answers.append(http.client.HTTPResponse(*arguments, **options))
+        return answers[-1]
+
+    # Of a proxy that refuses: some versions of Python leave it open.
+    connection.response_class = answer  # type: ignore[assignment] # called as the class is
     try:
         with contextlib.closing(connection):
-            connection.connect()
+            try:
+                connection.connect()
+            finally:
+                for one in answers:
+                    one.close()
     except http.client.HTTPException as error:  # a proxy that does not speak HTTP
         raise OSError(f"the proxy's answer is none ({type(error).__name__})") from None
 
