@@ -14,7 +14,6 @@ from downloader.cli.quantities import Duration
 from downloader.cli.screen import Screen, screen
 from downloader.cli.words import minute, rate, size, span
 from downloader.clock import utc_now
-from downloader.rules.estimate import all_saved_at
 from downloader.rules.plain import moment
 from downloader.rules.states import State
 
@@ -84,7 +83,7 @@ def as_object(found: Status, path: Path) -> dict[str, Any]:
             "runs": found.recent.runs,
             "bytes": found.recent.bytes,
         },
-        "estimated_end_at": moment(all_saved_at(found.unfinished, found.recent, found.at)),
+        "estimated_end_at": moment(found.expected_at),
         "blocked": blocked
         and {
             "reason": blocked.reason,
@@ -122,20 +121,19 @@ def describe(found: Status, path: Path, on: Screen) -> list[str]:
 
 def _progress(found: Status) -> list[str]:
     """Say how fast it goes, and how long it will take."""
-    of_late, lines = found.recent, []
-    runs_per_second, bytes_per_second = of_late.runs_per_second, of_late.bytes_per_second
-    if found.unfinished and runs_per_second is not None and bytes_per_second is not None:
+    of_late, ends_at, lines = found.recent, found.expected_at, []
+    if found.unfinished and of_late.per_second is not None:
+        files, received = of_late.per_second
         lines.append(
             f"in the last {span(of_late.seconds)}: {of_late.runs:,} saved, {size(of_late.bytes)}; "
-            f"{rate(runs_per_second, 'files')}, {size(bytes_per_second)} a second"
+            f"{rate(files, 'files')}, {size(received)} a second"
         )
     if found.unfinished:
-        ends_at = all_saved_at(found.unfinished, of_late, found.at)
         lines.append(
-            "no estimate of the end: too little was saved of late"
+            "no estimate of the end: too little was saved within the last hour"
             if ends_at is None
-            else f"all saved in {span((ends_at - found.at).total_seconds())} if it goes on so, "
-            f"at {minute(ends_at)}"
+            else f"all saved in {span(max(0.0, (ends_at - found.at).total_seconds()))} "
+            f"if it goes on so, at {minute(ends_at)}"
         )
     if found.oldest_unfinished_at is not None:
         age = span((found.at - found.oldest_unfinished_at).total_seconds())

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import sqlalchemy as sa
 
-from downloader.rules.estimate import ENOUGH, WINDOWS, Recent, recent
 from downloader.rules.states import UNFINISHED, State
 from downloader.store import blocks
 from downloader.store.inspection import count
-from downloader.store.schema import UTCText, in_state, run_events, runs
+from downloader.store.schema import UTCText, in_state, runs
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,8 +24,8 @@ _QUEUED: Final = (State.PENDING, State.READY, State.DOWNLOADING, State.FAILED)
 _LAST_FAILURES: Final = 3
 """How many failures a status tells of."""
 
-_LAST_EVENTS: Final = 20_000
-"""How far back the history is read for what was saved of late."""
+_OF_LATE: Final = timedelta(hours=1)
+"""How far back a status looks for what was saved of late; the view `eta` does the same."""
 
 
 class Failure(NamedTuple):
@@ -40,11 +39,34 @@ class Failure(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Recent:
+    """What was saved of late, from the first of these files until now.
+
+    Until now, not until the last of them: where nothing comes any more the rate goes down.
+    """
+
+    seconds: float
+    runs: int
+    bytes: int
+
+    @property
+    def per_second(self) -> tuple[float, float] | None:
+        """Return how many files and bytes a second; None where that would be a guess.
+
+        The first file starts the measure, and is not counted: as in the view `eta`.
+        """
+        if self.runs < 2 or self.seconds <= 0:
+            return None
+        files = (self.runs - 1) / self.seconds
+        return files, files * self.bytes / self.runs
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The state of the whole at a moment.
 
-    `runs` by state, every one of them; `bytes` saved; what was saved of late; the failures that
-    came last, the newest first.
+    `runs` by state, every one of them; `bytes` saved; what was saved of late; when all will be
+    saved by the view `eta`, where it can tell; the failures that came last, the newest first.
     """
 
     at: datetime
@@ -53,6 +75,7 @@ class Status:
     blocked: list[blocks.Block]
     oldest_unfinished_at: datetime | None
     recent: Recent
+    expected_at: datetime | None
     failures: list[Failure]
 
     @property
@@ -74,35 +97,14 @@ _FAILURES: Final = (
     .limit(_LAST_FAILURES)
 )
 
-_LATEST = (
-    sa.select(
-        run_events.c.run_type,
-        run_events.c.run_id,
-        run_events.c.at,
-        run_events.c.from_state,
-        run_events.c.to_state,
-    )
-    .order_by(run_events.c.event_id.desc())
-    .limit(_LAST_EVENTS)
-    .subquery("latest")
+_SAVED_OF_LATE: Final = sa.select(
+    sa.func.min(runs.c.done_at, type_=UTCText), sa.func.count(), sa.func.total(runs.c.bytes)
+).where(
+    in_state(State.DONE),
+    runs.c.done_at >= sa.bindparam("since", type_=UTCText),
+    runs.c.done_at < sa.bindparam("now", type_=UTCText),
 )
-_SAVED_SINCE: Final = (
-    sa.select(
-        sa.func.min(_LATEST.c.at, type_=UTCText),
-        sa.func.count(),
-        sa.func.total(runs.c.bytes),
-    )
-    .join_from(
-        _LATEST,
-        runs,
-        sa.and_(runs.c.run_type == _LATEST.c.run_type, runs.c.run_id == _LATEST.c.run_id),
-    )
-    .where(
-        _LATEST.c.to_state == State.DONE.value,
-        _LATEST.c.from_state != State.DONE.value,  # a hook's row is no transition
-        _LATEST.c.at >= sa.bindparam("since", type_=UTCText),
-    )
-)
+_EXPECTED: Final = sa.text("SELECT expected_at FROM eta").columns(sa.column("expected_at", UTCText))
 
 
 def status(database: Database, now: datetime) -> Status:
@@ -124,6 +126,7 @@ def status(database: Database, now: datetime) -> Status:
         ).one()
         counted[State.DONE], counted[State.CANCELLED], saved_bytes, oldest = row
         of_late = _saved_of_late(connection, now)
+        expected_at = connection.execute(_EXPECTED).scalar_one()
         failures = [Failure(*row) for row in connection.execute(_FAILURES)]
     return Status(
         at=now,
@@ -132,21 +135,14 @@ def status(database: Database, now: datetime) -> Status:
         blocked=blocks.current_blocks(database),
         oldest_unfinished_at=oldest,
         recent=of_late,
+        expected_at=expected_at,
         failures=failures,
     )
 
 
 def _saved_of_late(connection: sa.Connection, now: datetime) -> Recent:
-    """Return what was saved in the last minutes; in the last day, where that was too little.
-
-    Read from the end of the history, and no further back than some thousand events: among a
-    million runs that takes as long as among a thousand.
-    """
-    of_late = Recent(0.0, 0, 0)
-    for seconds in WINDOWS:
-        since = now - timedelta(seconds=seconds)
-        first_done_at, number, size = connection.execute(_SAVED_SINCE, {"since": since}).one()
-        of_late = recent(first_done_at, number, int(size), now)
-        if number >= ENOUGH:
-            break
-    return of_late
+    """Return what was saved within the hour before now."""
+    window = {"since": now - _OF_LATE, "now": now}
+    first_done_at, number, size = connection.execute(_SAVED_OF_LATE, window).one()
+    seconds = 0.0 if first_done_at is None else (now - first_done_at).total_seconds()
+    return Recent(seconds, number, int(size))

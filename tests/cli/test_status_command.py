@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,8 +13,10 @@ from store.driving import Driver, at
 from terminal import CTRL_C, Terminal, heed_ctrl_c
 
 from downloader.cli import status as status_module
+from downloader.clock import utc_now
 from downloader.rules.states import State
 from downloader.store import blocks
+from downloader.store.schema import from_text, to_text
 
 if TYPE_CHECKING:
     from cli.calling import Caller
@@ -82,20 +87,32 @@ def test_status(call: Caller, driver: Driver) -> None:
     assert re.search(r"failed last:\n  \d+, 10 min ago: Out of credit \(provider_failed\)\n", text)
 
 
-@pytest.mark.usefixtures("at_noon")
-def test_estimate_of_the_end(call: Caller, driver: Driver) -> None:
-    """The status says how fast runs are being saved, and when all will be if it goes on so."""
+def test_estimate_of_the_end(call: Caller, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The status says how fast runs are saved, and expects the end when the view `eta` does."""
     driver.submit(*range(100, 180))
-    assert "no estimate of the end: too little was saved of late" in call("status").out
-    driver.done(*range(1, 41), seconds=400, size=3_000_000)
-    found = call("status", "--json").json
-    assert found["recent"] == {"seconds": 200, "runs": 40, "bytes": 120_000_000}
-    assert found["estimated_end_at"] == "2026-03-01 12:16:40.000000"
+    assert "no estimate of the end: too little was saved within the last hour" in call("status").out
+    driver.done(*range(1, 42), seconds=400, size=3_000_000)
+    now = utc_now()
+    monkeypatch.setattr(status_module, "utc_now", lambda: now)
+    with closing(sqlite3.connect(call.database)) as raw:
+        raw.execute(
+            "UPDATE runs SET done_at = ? WHERE state = 'done'",
+            (to_text(now - timedelta(seconds=200)),),
+        )
+        raw.commit()
+        found = call("status", "--json").json
+        [(expected_at,)] = raw.execute("SELECT expected_at FROM eta")
+    assert found["recent"] == {"seconds": 200, "runs": 41, "bytes": 123_000_000}
+    # 80 runs at 40 in 200 seconds, and what has passed since `now`.
+    ends_at = from_text(found["estimated_end_at"])
+    assert 400 <= (ends_at - now).total_seconds() < 500
+    assert abs((from_text(expected_at) - ends_at).total_seconds()) < 60
     text = call("status").out
     assert (
-        "in the last 3 min 20 s: 40 saved, 120.0 MB; 12.0 files a minute, 600.0 kB a second\n"
-        "all saved in 6 min 40 s if it goes on so, at 2026-03-01 12:16 UTC\n" in text
+        "in the last 3 min 20 s: 41 saved, 123.0 MB; 12.0 files a minute, 600.0 kB a second\n"
+        in text
     )
+    assert re.search(r"\nall saved in \d+ min.* if it goes on so, at 20\S+ \d\d:\d\d UTC\n", text)
 
 
 def test_watch_on_a_terminal(program: Program) -> None:
@@ -106,7 +123,7 @@ def test_watch_on_a_terminal(program: Program) -> None:
         program.submit(range(4, 10))
         lines = terminal.wait_for(lambda lines: "pending                9" in lines)
         assert sum(line.startswith("pending") for line in lines) == 1
-        assert "no estimate of the end: too little was saved of late" in lines
+        assert "no estimate of the end: too little was saved within the last hour" in lines
         terminal.resize(40)
         lines = terminal.wait_for(lambda lines: "no estimate of the end: too little was" in lines)
         assert max(map(len, lines)) <= 40

@@ -213,7 +213,7 @@ def test_one_run(driver: Driver) -> None:
 
 
 def test_what_was_saved_of_late(driver: Driver) -> None:
-    """A status tells of the last ten minutes, or of the last day where those had too little."""
+    """A status tells of the last hour; its first file starts the measure and is not counted."""
     driver.done(1, 2, seconds=0, size=100)
     driver.done(3, 4, 5, seconds=1000, size=500)
 
@@ -221,10 +221,20 @@ def test_what_was_saved_of_late(driver: Driver) -> None:
         found = status(driver.database, at(now)).recent
         return found.seconds, found.runs, found.bytes
 
-    assert of_late(1100) == (100, 3, 1500)
-    assert of_late(1601) == (1601, 5, 1700)
-    assert of_late(86401) == (85401, 3, 1500)
-    assert of_late(200_000) == (0, 0, 0)
+    assert of_late(1000) == (1000, 2, 200)  # what comes at this moment is not before it
+    assert of_late(1001) == (1001, 5, 1700)
+    assert of_late(3601) == (2601, 3, 1500)
+    assert of_late(4601) == (0, 0, 0)
+    rates = status(driver.database, at(2000)).recent.per_second
+    assert rates == pytest.approx((4 / 2000, 4 / 2000 * 340))
+
+
+def test_one_file_makes_no_rate(driver: Driver) -> None:
+    """Of one file, and of a clock that was set back, a status tells no rate."""
+    driver.done(1, seconds=0, size=100)
+    assert status(driver.database, at(10)).recent.per_second is None
+    driver.done(2, 3, seconds=20, size=100)
+    assert status(driver.database, at(5)).recent.per_second is None
 
 
 def test_failures_that_came_last(driver: Driver) -> None:
