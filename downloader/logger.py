@@ -93,7 +93,7 @@ class Logger:
     def _listener(self) -> Any:  # noqa: ANN401 - structlog's own, of whatever class is configured
         # Asked each time: it may be configured later than this module is imported.
         if structlog.is_configured():
-            return structlog.get_logger(self._name, **self._bound)
+            return structlog.get_logger(self._name, **self._bound)  # noqa: TID251 - this is it
         return structlog.wrap_logger(
             logging.getLogger(self._name),
             processors=_PROCESSORS,

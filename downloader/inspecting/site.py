@@ -10,7 +10,6 @@ import html
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
 from datasette import hookimpl  # type: ignore[import-untyped] # it has no types
 from datasette.app import Datasette  # type: ignore[import-untyped] # as above
 from datasette.database import Database, QueryInterrupted  # type: ignore[import-untyped] # as above
@@ -27,6 +26,7 @@ from starlette.responses import FileResponse
 from downloader.inspecting import overview, recordings
 from downloader.inspecting.described import DATABASE, metadata
 from downloader.inspecting.front import Front
+from downloader.logger import get_logger
 from downloader.rules.redaction import clean_text
 from downloader.rules.states import RunKey
 from downloader.store import shown
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from downloader.inspecting.overview import Written
     from downloader.store.guarded import Guarded
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 _QUERY_MILLISECONDS: Final = 5000
 """The longest that a query may take: while one reads, the write-ahead log cannot be emptied."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from downloader.logger import TELLTALES, redact
+from downloader.logger import TELLTALES, get_logger, redact
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -105,7 +105,7 @@ class _Libraries(logging.Handler):
         except (TypeError, ValueError, KeyError):  # the library's arguments do not fit its text
             said = str(record.msg)
         error = record.exc_info[1] if record.exc_info else None
-        log = structlog.get_logger(record.name)
+        log = get_logger(record.name)
         tell = log.error if record.levelno >= logging.ERROR else log.warning
         tell(
             "library.warning",

@@ -6,9 +6,9 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
-import structlog
 from spilling import signed
 
+from downloader.logger import get_logger
 from downloader.observe import logs
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def test_a_librarys_bug(capsys: pytest.CaptureFixture[str]) -> None:
 def test_our_own_lines(capsys: pytest.CaptureFixture[str], secrets: Secrets) -> None:
     """Of whatever kind a value is, the signature in it is not shown; what has none is as it was."""
     url = secrets.also(signed("https://storage.example/1.wav"))
-    structlog.get_logger().debug(
+    get_logger("tests").debug(
         "an.event",
         text=url,
         texts=[url, 1],
