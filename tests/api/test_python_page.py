@@ -5,22 +5,23 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import mypy.api as mypy_api
 import pytest
 from harness import KEY
+from pages import text_of
 
 import downloader
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from harness import StartSimulator
 
     from downloader.simulator.server import Simulator
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-PAGE: Final = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+PAGE: Final = text_of("docs/python.md")
 EXAMPLES: Final[dict[str, str]] = dict(
     re.findall(r"<!-- python: (\w+) -->\n```python\n(.+?\n)```", PAGE, re.DOTALL)
 )

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from cli.shells import needed
+from pages import ROOT, block, blocks, command
 
 from downloader.cli.configuration import read_configuration
 from downloader.rules.states import State
@@ -26,22 +27,7 @@ if TYPE_CHECKING:
 
     from harness import Program, StartSimulator
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-
-
-def blocks(page: str, mark: str) -> list[str]:
-    """Return the code blocks of a page that stand behind a mark."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    found = re.findall(rf"<!-- {re.escape(mark)} -->\n```\w+\n(.+?)\n```", text, re.DOTALL)
-    assert found, f"{page} has no block marked {mark!r}"
-    return found
-
-
-def command(page: str, name: str) -> str:
-    """Return the one command of a page that has this name."""
-    [text] = blocks(page, f"command: {name}")
-    return text
 
 
 def shell(program: Program, text: str) -> subprocess.CompletedProcess[str]:
@@ -232,7 +218,7 @@ def test_the_hooks(program: Program, start_simulator: StartSimulator) -> None:
     fault = {"kind": "word", "word": "ERROR"}
     simulator = start_simulator(rules=[{"runs": [2], "where": "api", "fault": fault}])
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
-    [text] = blocks("docs/hooks.md", "file: keep-a-copy.sh")
+    text = block("docs/hooks.md", "file: keep-a-copy.sh")
     path = program.folder / "keep-a-copy.sh"
     path.write_text(text + "\n")
     path.chmod(0o755)
@@ -359,7 +345,7 @@ def shape(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 def test_the_configuration_example(tmp_path: Path) -> None:
     """The documented configuration file is one that the program takes."""
-    [text] = blocks("docs/commands.md", "file: config.toml")
+    text = block("docs/commands.md", "file: config.toml")
     path = tmp_path / "config.toml"
     path.write_text(text)
     expected = {name: str(value) for name, value in tomllib.loads(text).items()}
@@ -421,7 +407,7 @@ def test_the_operating_commands(program: Program, start_simulator: StartSimulato
     program.submit([5])
     assert program("run", "--drain").returncode == 0
     program.assert_saved(simulator, range(1, 6))
-    [text] = blocks(page, "file: config.toml")
+    text = block(page, "file: config.toml")
     assert set(tomllib.loads(text)) == {"database", "output"}
 
 

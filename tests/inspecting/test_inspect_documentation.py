@@ -3,10 +3,10 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from docs.test_documentation import command
 from inspecting.browsing import WIDTH
 from inspecting.looking import inspected
 from inspecting.screenshot import HEIGHT, PICTURE, take
+from pages import command
 
 from downloader.store.migrate import open_database
 

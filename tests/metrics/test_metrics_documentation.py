@@ -7,12 +7,12 @@ import re
 import signal
 import socket
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from harness import Program, wait_until
 from metrics.scraping import Scrape, promtool, scrape
+from pages import ROOT, block, command, text_of
 
 from downloader.simulator.options import SimulatorOptions
 from downloader.simulator.server import Simulator
@@ -20,18 +20,12 @@ from downloader.simulator.server import Simulator
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
+    from pathlib import Path
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-PAGE: Final = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+PAGE: Final = text_of("docs/metrics.md")
 FOLDER: Final = ROOT / "docs/metrics"
 DASHBOARD: Final[dict[str, Any]] = json.loads((FOLDER / "dashboard.json").read_text("utf-8"))
 NAMES: Final = re.compile(r"\b(?:downloader|process)_[a-z_]+")
-
-
-def block(mark: str) -> str:
-    """Return the one code block of the page that stands behind a mark."""
-    [text] = re.findall(rf"<!-- {re.escape(mark)} -->\n```\w+\n(.+?)\n```", PAGE, re.DOTALL)
-    return str(text)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +43,9 @@ def scraped(program: Program) -> Scrape:
     """Scrape a daemon that was started as the page says."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    command, url = block("command: daemon"), "http://127.0.0.1:9464/metrics"
+    daemon, url = command("docs/metrics.md", "daemon"), "http://127.0.0.1:9464/metrics"
     assert f"`{url}`" in PAGE
-    arguments = command.replace("9464", port).split()[1:]
+    arguments = daemon.replace("9464", port).split()[1:]
     with program.start(*arguments) as process:
         _wait_for(process, "metrics.served")
         found = scrape(url.replace("9464", port))
@@ -116,7 +110,7 @@ def test_the_metrics_of_the_process(scraped: Scrape) -> None:
 def test_the_cron_recipe(program: Program) -> None:
     """The page's command for cron leaves a textfile."""
     path = program.folder / "downloader.prom"
-    arguments = block("command: cron").split()[1:]
+    arguments = command("docs/metrics.md", "cron").split()[1:]
     assert arguments[-1].startswith("/var/lib/prometheus/node-exporter/")
     done = program(*arguments[:-1], str(path))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -125,7 +119,7 @@ def test_the_cron_recipe(program: Program) -> None:
 
 def test_the_scrape_configuration(tmp_path: Path) -> None:
     """The page's configuration is one that Prometheus takes, with the alerts beside it."""
-    (tmp_path / "prometheus.yml").write_text(block("file: prometheus.yml"))
+    (tmp_path / "prometheus.yml").write_text(block("docs/metrics.md", "file: prometheus.yml"))
     (tmp_path / "alerts.yml").write_bytes((FOLDER / "alerts.yml").read_bytes())
     done = promtool("check", "config", tmp_path / "prometheus.yml")
     assert done.returncode == 0, done.stderr

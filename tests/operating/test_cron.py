@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 from harness import KEY, Program
+from pages import block
 
 if TYPE_CHECKING:
     from harness import StartSimulator
-
-ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 class Cron:
@@ -28,8 +26,7 @@ class Cron:
         self.key = self.settings / "key"
         self.key.touch(0o600)
         self.key.write_text(f"{KEY}\n", encoding="utf-8")
-        page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-        [line] = re.findall(r"<!-- cron -->\n```crontab\n(.+)\n```", page)
+        line = block("docs/operations.md", "cron")
         command = line.split(None, 5)[5]
         self.program = str(Path(sys.executable).with_name("downloader"))
         assert "/opt/downloader/bin/downloader" in command

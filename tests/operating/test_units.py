@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from harness import KEY, wait_until
 from operating.listening import listening
+from pages import ROOT, block
 
 if TYPE_CHECKING:
     from harness import Program, StartSimulator
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 UNITS: Final = ROOT / "docs/systemd"
 SERVICES: Final = ("downloader.service", "downloader-once.service")
 MOST_EXPOSURE: Final = 2.0
@@ -94,8 +94,7 @@ def test_its_commands(
 ) -> None:
     """What a unit starts, with the configuration and the credential that the page says, works."""
     simulator = start_simulator(api_key=KEY)
-    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
-    [config] = re.findall(r"<!-- file: config.toml -->\n```toml\n(.+?)\n```", page, re.DOTALL)
+    config = block("docs/operations.md", "file: config.toml")
     (tmp_path / "config.toml").write_text(
         config.replace("/var/lib/downloader/downloader.sqlite3", str(program.database)).replace(
             "/var/lib/downloader/audio", str(program.output)

@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
+from pages import command
 from sql import code_words, page
 from sql.answers import ANSWERS
 from sql.cases import Cases, look_at
@@ -285,14 +286,9 @@ def test_the_views_by_the_key_of_a_run(pasts: tuple[Path, Path]) -> None:
     assert two - one <= 1
 
 
-def _block(mark: str) -> str:
-    [text] = re.findall(rf"<!-- {mark} -->\n```\w+\n(.+?)\n```", page.TEXT, re.DOTALL)
-    return str(text)
-
-
 def test_the_ways_to_open_it(cases_file: Path) -> None:
     """The page's two ways to open the database work where it is, and tell the same."""
-    uri, sql = re.findall(r'"(.+?)"', _block("command: shell"))
+    uri, sql = re.findall(r'"(.+?)"', command("docs/sql.md", "shell"))
     folder = cases_file.parent
     absolute = uri.replace("file:", f"file:{folder}/")
     with closing(sqlite3.connect(absolute, uri=True)) as connection:
@@ -300,7 +296,7 @@ def test_the_ways_to_open_it(cases_file: Path) -> None:
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             connection.execute("DELETE FROM blocks")
     done = subprocess.run(
-        [sys.executable, "-c", _block("command: python")],
+        [sys.executable, "-c", command("docs/sql.md", "python")],
         cwd=folder,
         capture_output=True,
         text=True,
