@@ -11,6 +11,7 @@ import click
 from downloader.cli.listing import run_key
 from downloader.cli.options import Command, database_option, json_option, type_option
 from downloader.cli.suggestions import ids_of
+from downloader.cli.words import run_name
 from downloader.clock import utc_now
 from downloader.rules.states import UNFINISHED, State
 
@@ -39,7 +40,7 @@ def retry(
     if bool(run_ids) == failed:
         raise click.UsageError("Give either run ids or --failed.")
     keys = [run_key(run_type, text) for text in run_ids]
-    with closing(open_database(database)) as opened:
+    with closing(open_database(database, existing=True)) as opened:
         if failed:
             number = control.retry_failed(opened, run_type, utc_now())
             click.echo(json.dumps({"retried": number}) if as_json else f"put back {number}")
@@ -65,7 +66,7 @@ def cancel(*, run_ids: tuple[str, ...], run_type: str, database: str | None, as_
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
 
     keys = [run_key(run_type, text) for text in run_ids]
-    with closing(open_database(database)) as opened:
+    with closing(open_database(database, existing=True)) as opened:
         changed = control.cancel(opened, keys, utc_now())
     _tell(changed, "cancelled", "cancelled", "only unfinished ones", as_json=as_json)
 
@@ -77,11 +78,11 @@ def _tell(changed: Changed, name: str, verb: str, rule: str, *, as_json: bool) -
             json.dumps(
                 {
                     name: len(changed.changed),
-                    "unchanged": {str(key.run_id): s for key, s in changed.unchanged.items()},
+                    "unchanged": {run_name(*key): s for key, s in changed.unchanged.items()},
                 }
             )
         )
     else:
         click.echo(f"{verb} {len(changed.changed)}")
         for key, state in changed.unchanged.items():
-            click.echo(f"run {key.run_id} is {state}: {rule} can be {name}", err=True)
+            click.echo(f"run {run_name(*key)} is {state}: {rule} can be {name}", err=True)

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import Final
 
 import click
 
 from downloader.cli.options import Command, database_option
-from downloader.errors import StoreError
-
-HOW_TO_MAKE_ONE: Final = "`downloader submit` makes one"
 
 
 class _Group(click.Group):
@@ -41,13 +37,11 @@ def upgrade(*, database: str | None) -> None:
 @database_option
 def current(*, database: str | None) -> None:
     """Print the schema revision the database is at, and change nothing."""
-    from downloader.store.database import Database, database_url  # noqa: PLC0415 - start-up time
+    from downloader.store.database import Database, existing_url  # noqa: PLC0415 - start-up time
     from downloader.store.migrate import current_revision  # noqa: PLC0415 - as above
     from downloader.store.schema import SCHEMA_REVISION  # noqa: PLC0415 - as above
 
-    url = database_url(database)
-    must_exist(url.database, HOW_TO_MAKE_ONE)
-    with closing(Database(url)) as opened:
+    with closing(Database(existing_url(database))) as opened:
         click.echo(
             f"{opened.path}: revision {current_revision(opened) or 'none'}, "
             f"this version's is {SCHEMA_REVISION}"
@@ -59,23 +53,9 @@ def current(*, database: str | None) -> None:
 @database_option
 def backup(*, target: Path, database: str | None) -> None:
     """Copy the database, as it is at one moment, to TARGET; nothing need be stopped for it."""
-    from downloader.store.database import database_url  # noqa: PLC0415 - start-up time
-    from downloader.store.migrate import backup as copy  # noqa: PLC0415 - as above
+    from downloader.store.migrate import backup as copy  # noqa: PLC0415 - start-up time
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
 
-    # A mistyped name is not backed up as empty.
-    must_exist(database_url(database).database, HOW_TO_MAKE_ONE)
-    with closing(open_database(database)) as opened:
+    with closing(open_database(database, existing=True)) as opened:
         copy(opened, target.absolute())
         click.echo(f"{opened.path} is backed up in {target.absolute()}")
-
-
-def must_exist(path: str | None, advice: str) -> None:
-    """Refuse to go on where there is no database, which else would be made.
-
-    Raises:
-        StoreError: there is none; `advice` says what to do.
-
-    """
-    if not Path(path or "").exists():
-        raise StoreError(f"There is no database at {path}: {advice}.")

@@ -67,7 +67,7 @@ def export(
     write = _WRITERS[as_format]
     to_standard_output = str(file) == "-"
     folder = Path.cwd() if to_standard_output else file.absolute().parent
-    with closing(open_database(database)) as opened:
+    with closing(open_database(database, existing=True)) as opened:
         which = filter_of(run_type, older_than, newer_than, utc_now())
         rows: Rows = listing.saved_files(opened, which)
         if relative:

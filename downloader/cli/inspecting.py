@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from downloader.cli import words
-from downloader.cli.database import HOW_TO_MAKE_ONE, must_exist
 from downloader.cli.options import Command, database_option, output_option
 from downloader.errors import ConfigurationError
 
@@ -41,12 +40,10 @@ def inspect(*, port: int, opened: bool, output: Path | None, database: str | Non
     it goes, and plays what is saved. It may run beside `downloader run`. Presigned URLs are not
     shown, and only files in the output folder are played.
     """
-    from downloader.store.database import Database, database_url  # noqa: PLC0415 - start-up time
+    from downloader.store.database import Database, existing_url  # noqa: PLC0415 - start-up time
     from downloader.store.migrate import must_be_current  # noqa: PLC0415 - as above
 
-    url = database_url(database)
-    must_exist(url.database, HOW_TO_MAKE_ONE)
-    with closing(Database(url)) as looked_at:
+    with closing(Database(existing_url(database))) as looked_at:
         must_be_current(looked_at)
         path = looked_at.path
     _must_have_datasette()

@@ -15,7 +15,7 @@ from downloader.cli.options import Command, database_option, json_option, type_o
 from downloader.cli.quantities import Duration
 from downloader.cli.screen import Screen, screen
 from downloader.cli.suggestions import error_codes, ids_of
-from downloader.cli.words import size, span, write_csv
+from downloader.cli.words import run_name, size, span, write_csv
 from downloader.clock import utc_now
 from downloader.errors import InputError
 from downloader.rules.ids import parse_id, show_id
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
     from downloader.store.listing import Filter
 
-_HEADING: Final = ("RUN", "STATE", "SIZE", "CHANGED", "FILE, OR WHY NOT")
+_MOST_FOR_EYES: Final = 100
+"""How many runs are listed on a terminal where nobody says."""
+
+_HEADING: Final = ("RUN", "STATE", "SIZE", "CHANGED")
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,9 +78,8 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--limit",
     type=click.IntRange(min=0),
-    default=100,
-    show_default=True,
-    help="At most so many; 0: all.",
+    metavar="N",
+    help="At most so many; 0: all. Default: on a terminal 100, else all.",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with a heading.")
 @database_option
@@ -89,7 +91,7 @@ def list_runs(
     run_type: str | None,
     older_than: float | None,
     newer_than: float | None,
-    limit: int,
+    limit: int | None,
     database: str | None,
     as_csv: bool,
     as_json: bool,
@@ -104,16 +106,23 @@ def list_runs(
     which = filter_of(run_type, older_than, newer_than, now)._replace(
         states=tuple(map(State, states)), error_codes=error_codes
     )
-    with closing(open_database(database)) as opened:
-        rows = listing.list_runs(opened, which, limit=limit or None)
+    with closing(open_database(database, existing=True)) as opened:
+        on = screen()
+        cut = limit is None and on.width is not None and not (as_csv or as_json)
+        rows = listing.list_runs(opened, which, limit=_MOST_FOR_EYES + 1 if cut else limit or None)
         if as_csv:
             write_csv([column.name for column in listing.SHOWN], rows, sys.stdout)
         elif as_json:
             for row in rows:
                 click.echo(json.dumps(plain(row)))
         else:
-            for line in _table(rows, now, screen()):
-                click.echo(line)
+            for number, line in enumerate(_table(rows, now, on)):  # the heading is number 0
+                if cut and number > _MOST_FOR_EYES:
+                    click.echo(
+                        f"and more: these {_MOST_FOR_EYES} changed last; --limit 0 lists all"
+                    )
+                else:
+                    click.echo(line)
 
 
 @click.command(cls=Command, epilog="Example: downloader show 12345")
@@ -124,13 +133,15 @@ def list_runs(
 def show(*, run_id: str, run_type: str, database: str | None, as_json: bool) -> int:
     """Show one run, and everything it went through."""
     from downloader.store import listing  # noqa: PLC0415 - start-up time
+    from downloader.store.inspection import not_tracked  # noqa: PLC0415 - as above
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
 
     key = run_key(run_type, run_id)
-    with closing(open_database(database)) as opened:
+    with closing(open_database(database, existing=True)) as opened:
         found = listing.show_run(opened, key)
-    if found is None:
-        raise InputError(f"Run {run_id} ({run_type}) is not tracked: submit it first.")
+        if found is None:
+            with opened.read() as connection:
+                raise InputError(f"{not_tracked(connection, key)}; `downloader submit` tracks it.")
     run, events = found
     if as_json:
         history = [plain(event._asdict()) for event in events]
@@ -149,16 +160,21 @@ def show(*, run_id: str, run_type: str, database: str | None, as_json: bool) -> 
 
 
 def run_key(run_type: str, run_id: str) -> RunKey:
-    """Return the key of a run that was typed.
+    """Return the key of a run that was typed: an id, of this type unless it says TYPE/ID.
 
     Raises:
-        InputError: the id is none.
+        InputError: the id is none, or the type.
 
     """
-    found = parse_id(run_id)
+    given_type, _, number = run_id.rpartition("/")
+    if given_type and given_type not in RUN_TYPES:
+        raise InputError(
+            f"{show_id(run_id)!r} is of no run type: there are {' and '.join(RUN_TYPES)}."
+        )
+    found = parse_id(number)
     if isinstance(found, str):
         raise InputError(f"{show_id(run_id)!r} {found}.")
-    return RunKey(run_type, found)
+    return RunKey(given_type or run_type, found)
 
 
 def filter_of(
@@ -177,26 +193,28 @@ def filter_of(
 def _table(rows: Iterable[dict[str, Any]], now: datetime, on: Screen) -> Iterator[str]:
     """Yield a line for each run; on a terminal with a heading, and no wider than that is."""
     if on.width is not None:
-        yield on.cut(_columns(*_HEADING))
+        yield on.cut(f"{_columns(*_HEADING)}FILE, OR WHY NOT")
     for row in rows:
-        line = on.cut(_line(row, now, for_eyes=on.width is not None))
+        line = _line(row, now, on)
         yield on.styled(line, "red") if row["state"] == State.FAILED else line
 
 
-def _line(row: dict[str, Any], now: datetime, *, for_eyes: bool) -> str:
+def _line(row: dict[str, Any], now: datetime, on: Screen) -> str:
     """Return a run in a line: what it is, where it stands, and where its file is or why not."""
     what = row["location"] or (
         f"{row['error_code']}: {row['error_message']}" if row["error_code"] else ""
     )
     # As text: what a damaged database holds in their place is anything at all.
-    if not for_eyes:
+    run = run_name(str(row["run_type"]), row["run_id"])
+    if on.width is None:
         number = "" if row["bytes"] is None else str(row["bytes"])
-        return f"{row['run_id']!s:>12}  {row['state']!s:<12}{number:>12}  {what}".rstrip()
+        return f"{run:>12}  {row['state']!s:<12}{number:>12}  {what}".rstrip()
     number, changed = row["bytes"], row["updated_at"]
     saved = size(number) if isinstance(number, int) else ""
     ago = f"{span((now - changed).total_seconds())} ago" if isinstance(changed, datetime) else ""
-    return _columns(str(row["run_id"]), str(row["state"]), saved, ago, str(what))
+    before = _columns(run, str(row["state"]), saved, ago)
+    return on.cut(f"{before}{on.cut_front(str(what), len(before)) if row['location'] else what}")
 
 
-def _columns(run: str, state: str, saved: str, changed: str, what: str) -> str:
-    return f"{run:>10}  {state:<11}  {saved:>8}  {changed:>14}  {what}".rstrip()
+def _columns(run: str, state: str, saved: str, changed: str) -> str:
+    return f"{run:>10}  {state:<11}  {saved:>8}  {changed:>14}  "

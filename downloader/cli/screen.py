@@ -47,6 +47,14 @@ class Screen:
         more = "…" if self.can_show("…") else "..."
         return line[: self.width - len(more)] + more
 
+    def cut_front(self, text: str, used: int) -> str:
+        """Return a text that fits beside what is used of a line: of a path the end tells more."""
+        if self.width is None or used + len(text) <= self.width:
+            return text
+        more = "…" if self.can_show("…") else "..."
+        left = self.width - used - len(more)
+        return more + text[-left:] if left > 0 else more
+
     def wrapped(self, line: str, indent: str = "  ") -> list[str]:
         """Return a line in as many as it takes, all but the first one indented."""
         if self.width is None or len(line) <= self.width:

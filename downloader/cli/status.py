@@ -12,7 +12,7 @@ import click
 from downloader.cli.options import Command, database_option, json_option
 from downloader.cli.quantities import Duration
 from downloader.cli.screen import Screen, screen
-from downloader.cli.words import minute, rate, size, span
+from downloader.cli.words import minute, rate, run_name, size, span
 from downloader.clock import utc_now
 from downloader.rules.plain import moment
 from downloader.rules.states import State
@@ -44,7 +44,7 @@ def status(*, watch: float | None, database: str | None, as_json: bool) -> None:
     from downloader.store.migrate import open_database  # noqa: PLC0415 - start-up time
     from downloader.store.status import status as look  # noqa: PLC0415 - as above
 
-    with closing(open_database(database)) as opened:
+    with closing(open_database(database, existing=True)) as opened:
         if watch is None:
             _show(look(opened, utc_now()), opened.path, screen(), as_json=as_json)
             return
@@ -155,4 +155,5 @@ def _blocked(block: Block, found: Status) -> str:
 
 def _failed(failure: Failure, found: Status) -> str:
     ago = span((found.at - failure.failed_at).total_seconds())
-    return f"{failure.run_id}, {ago} ago: {failure.error_message} ({failure.error_code})"
+    run = run_name(failure.run_type, failure.run_id)
+    return f"{run}, {ago} ago: {failure.error_message} ({failure.error_code})"

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 
 from downloader.camb.run_types import DEFAULT_RUN_TYPE
-from downloader.cli.database import must_exist
 from downloader.cli.options import Command, database_option, json_option, output_option
 
 if TYPE_CHECKING:
@@ -76,14 +75,11 @@ def verify(
     Exit codes: 0 all is well, 1 something was wrong, repaired or not (verify again to see
     that all is well now), 2 usage, or a folder of saved files is gone: nothing was changed.
     """
-    from downloader.store.database import database_url  # noqa: PLC0415 - start-up time
-    from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
+    from downloader.store.migrate import open_database  # noqa: PLC0415 - start-up time
     from downloader.verification.verification import Options, Verification  # noqa: PLC0415 - as above
 
-    # A mistyped name is not found to be all well.
-    must_exist(database_url(database).database, "name it with --database")
     with ExitStack() as stack:
-        opened = stack.enter_context(closing(open_database(database)))
+        opened = stack.enter_context(closing(open_database(database, existing=True)))
         folder = output if output is not None else opened.path.parent / "audio"
         options = Options(quick=quick, repair=repair, all_missing=all_missing, threads=threads)
         bar = stack.enter_context(_Bar(quick=quick))

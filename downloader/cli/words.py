@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from typing import TYPE_CHECKING, Any, Final
 
+from downloader.camb.run_types import DEFAULT_RUN_TYPE
 from downloader.rules.plain import plain
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ def span(seconds: float) -> str:
         if len(parts) == 2:
             break
     return " ".join(parts)
+
+
+def run_name(run_type: str, run_id: object) -> str:
+    """Return what a run is called: by its id, and where it is not of the usual type by that too.
+
+    As its file is, below the output folder; `run_key` reads it.
+    """
+    return str(run_id) if run_type == DEFAULT_RUN_TYPE else f"{run_type}/{run_id}"
 
 
 def size(number: float) -> str:

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from downloader.errors import InputError
 from downloader.rules.states import UNFINISHED, RunKey, State
 from downloader.store import events
+from downloader.store.inspection import not_tracked
 from downloader.store.schema import in_state, runs
 
 if TYPE_CHECKING:
@@ -123,9 +124,7 @@ def _change(
             state = connection.scalar(sa.select(runs.c.state).where(this))
             if state is None:
                 # Raised inside the transaction, which takes back what came before.
-                raise InputError(
-                    f"Run {key.run_id} ({key.run_type}) is not tracked: nothing was changed."
-                )
+                raise InputError(f"{not_tracked(connection, key)}: nothing was changed.")
             if state not in allowed:
                 result.unchanged[key] = state
             else:

@@ -49,6 +49,7 @@ _LOOKING_SECONDS: Final = 2.0
 _NO_ROOM_BYTES: Final = 1024 * 1024
 
 _BEGIN: Final = "downloader_begin"
+_NO_FILE: Final = "The database must be a file: give a path, or sqlite:////absolute/path."
 _CREATING: Final = threading.Lock()
 
 _LOGGING_NAME: Final = "downloader"
@@ -71,6 +72,8 @@ def database_url(text: str | Path | None) -> sa.URL:
 
     """
     named = str(text if text is not None else default_database())
+    if named == ":memory:" or named.startswith("file:"):
+        raise ConfigurationError(_NO_FILE)
     if "://" not in named:
         try:
             path = Path(named).expanduser()
@@ -92,10 +95,27 @@ def database_url(text: str | Path | None) -> sa.URL:
             "give a path or a sqlite:/// URL."
         )
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-        raise ConfigurationError(
-            "The database must be a file: give a path, or sqlite:////absolute/path."
-        )
+        raise ConfigurationError(_NO_FILE)
     return sa.URL.create("sqlite", database=str(Path(url.database).absolute()))
+
+
+def existing_url(text: str | Path | None) -> sa.URL:
+    """Return the URL for a path or a URL of a database that is there.
+
+    For whoever does not make one: a mistyped name is not to look like a database without runs.
+
+    Raises:
+        ConfigurationError: another kind of database than SQLite on a file.
+        StoreError: there is none.
+
+    """
+    url = database_url(text)
+    if not Path(url.database or "").exists():
+        raise StoreError(
+            f"There is no database at {url.database}: name it with --database; "
+            "`downloader submit` makes one."
+        )
+    return url
 
 
 class Database:

@@ -17,7 +17,7 @@ from downloader.durable import sync
 from downloader.errors import NewerDatabaseError, StoreError
 from downloader.failpoints import At, reach
 from downloader.logger import get_logger
-from downloader.store.database import Database, database_url
+from downloader.store.database import Database, database_url, existing_url
 from downloader.store.schema import SCHEMA_REVISION
 
 if TYPE_CHECKING:
@@ -41,16 +41,18 @@ def migrations_folder() -> Path:
     return shipped if shipped.is_dir() else _PACKAGE.parent / "migrations"
 
 
-def open_database(named: str | Path | None) -> Database:
-    """Open the database at a path or URL, created or migrated to this version's schema.
+def open_database(named: str | Path | None, *, existing: bool = False) -> Database:
+    """Open the database at a path or URL, migrated to this version's schema.
+
+    One that is not there is made, unless it has to be `existing`.
 
     Raises:
         ConfigurationError: the name is not one of a database this program can use.
         NewerDatabaseError: a newer version of this program made it.
-        StoreError: it cannot be opened, or is not this program's.
+        StoreError: it cannot be opened, is not this program's, or not there.
 
     """
-    database = Database(database_url(named))
+    database = Database(existing_url(named) if existing else database_url(named))
     try:
         if current_revision(database) != SCHEMA_REVISION or not database.in_wal_mode():
             upgrade(database)

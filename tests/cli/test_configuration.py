@@ -97,8 +97,8 @@ def test_the_file_named_by_the_environment(call: Caller) -> None:
     call.monkeypatch.delenv("DOWNLOADER_DATABASE")
     path = call.folder / "named.sqlite3"
     call.set(DOWNLOADER_CONFIG=str(call.configure(f'database = "{path}"\n')))
-    assert call("status", "--json").json["database"] == str(path)
     assert call("db", "upgrade").out == f"{path}: revision {SCHEMA_REVISION}\n"
+    assert call("status", "--json").json["database"] == str(path)
 
 
 def test_the_file_in_its_usual_place(call: Caller) -> None:

@@ -134,10 +134,10 @@ def test_databases_that_are_not_supported(call: Caller, arguments: list[str]) ->
 
 
 def test_the_first_command_makes_the_database(program: Program, tmp_path: Path) -> None:
-    """Any command makes the database it needs, from any folder, in the person's data folder."""
+    """`submit` makes the database it needs, from any folder, in the person's data folder."""
     program.env = {"DOWNLOADER_DATABASE": ""}
     answer = subprocess.run(
-        [Path(sys.executable).with_name("downloader"), "status", "--json"],
+        [Path(sys.executable).with_name("downloader"), "submit", "7"],
         env=program.environment(),
         cwd="/",
         capture_output=True,
@@ -146,9 +146,47 @@ def test_the_first_command_makes_the_database(program: Program, tmp_path: Path) 
     )
     assert (answer.returncode, answer.stderr) == (0, "")
     [made] = (tmp_path / "home").rglob("downloader.sqlite3")
-    assert f'"database": "{made}"' in answer.stdout
     with closing(open_database(made)) as opened:
-        assert Driver(opened).states() == {}
+        assert Driver(opened).states() == {7: "pending"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "status",
+        "status --watch",
+        "list",
+        "show 1",
+        "export",
+        "retry 1",
+        "retry --failed",
+        "cancel 1",
+        "verify",
+        "db current",
+        "db backup to.sqlite3",
+        "inspect",
+    ],
+)
+def test_a_mistyped_name(call: Caller, command: str) -> None:
+    """A command that looks or changes says that there is no database, and makes none."""
+    before = sorted(call.folder.iterdir())
+    answer = call(*command.split(), "--database", "typo.sqlite3")
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err == (
+        f"downloader: There is no database at {call.folder / 'typo.sqlite3'}: name it with "
+        "--database; `downloader submit` makes one.\n"
+    )
+    assert sorted(call.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("named", [":memory:", "file:runs.sqlite3?mode=ro", "sqlite://", "x://y"])
+def test_what_is_no_file(call: Caller, named: str) -> None:
+    """What other programs take for a database, and is no file, is refused before one is made."""
+    before = sorted(call.folder.iterdir())
+    answer = call("submit", "1", "--database", named)
+    assert (answer.code, answer.out) == (2, "")
+    assert "give a path" in answer.err
+    assert sorted(call.folder.iterdir()) == before
 
 
 def _alembic(path: Path, *arguments: str) -> str:

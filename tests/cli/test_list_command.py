@@ -25,7 +25,7 @@ NOON = "2026-03-01 12:00:00.000000"
 
 
 def test_lists(call: Caller, driver: Driver) -> None:
-    """A list has a line for each run, the last changed first, and where its file is or why not."""
+    """A list has a line for each run, the last changed first: its name, its file or why not."""
     driver.done(4, seconds=4)
     driver.failed(5, seconds=3)
     driver.submit(1, seconds=1)
@@ -34,7 +34,7 @@ def test_lists(call: Caller, driver: Driver) -> None:
     assert [line[:2] for line in lines] == [
         ["4", "done"],
         ["5", "failed"],
-        ["2", "pending"],
+        ["tts/2", "pending"],
         ["1", "pending"],
     ]
     assert lines[0][2].split() == ["1000", "/audio/4.wav"]
@@ -45,7 +45,7 @@ def test_lists(call: Caller, driver: Driver) -> None:
 
 
 def test_what_is_listed(call: Caller, driver: Driver) -> None:
-    """A list can be of one state and one type, and as long as asked for."""
+    """A list can be of one state and one type, and as long as asked for: off a terminal of all."""
     driver.one_of_each_state()
     driver.submit(*range(10, 160))
     driver.submit(7, run_type=OTHER_TYPE)
@@ -53,7 +53,7 @@ def test_what_is_listed(call: Caller, driver: Driver) -> None:
     def count(*arguments: str) -> int:
         return len(call("list", *arguments).out.splitlines())
 
-    assert count() == 100
+    assert count() == 157
     assert count("--limit", "0") == 157
     assert count("--limit", "3") == 3
     assert count("--state", "failed") == 1
@@ -92,8 +92,14 @@ def test_show_of_what_is_not_there(call: Caller, driver: Driver) -> None:
     driver.submit(1)
     answer = call("show", "99")
     assert (answer.code, answer.out) == (2, "")
-    assert "Run 99 (text-to-sound) is not tracked" in answer.err
-    assert call("show", "1", "--type", OTHER_TYPE).code == 2
+    assert "Run 99 (text-to-sound) is not tracked; `downloader submit` tracks it." in answer.err
+    answer = call("show", "1", "--type", OTHER_TYPE)
+    assert answer.code == 2
+    assert "Run 1 (tts) is not tracked, but text-to-sound/1 is; " in answer.err
+    assert call("show", "text-to-sound/1", "--type", OTHER_TYPE).code == 0
+    answer = call("show", "ttts/1")
+    assert answer.code == 2
+    assert "'ttts/1' is of no run type: there are text-to-sound and tts." in answer.err
     answer = call("show", "abc")
     assert answer.code == 2
     assert "'abc' is not a run id" in answer.err
@@ -218,3 +224,28 @@ def test_table_on_a_terminal(program: Program, driver: Driver) -> None:
         assert terminal.end() == 0
     assert terminal.lines[2].endswith("...")
     assert len(terminal.lines[2]) == 60
+
+
+def test_of_a_path_the_end_is_shown(program: Program, driver: Driver) -> None:
+    """Where a path does not fit, its end does: the file's name tells more than the root."""
+    driver.done(1234)
+    for columns, shown in ((62, "…o/1234.wav"), (70, "/audio/1234.wav"), (40, None)):
+        with Terminal(program, "list", columns=columns) as terminal:
+            assert terminal.end() == 0
+        [line] = terminal.lines[1:]
+        assert len(line) <= columns
+        if shown is not None:
+            assert line.endswith(f"  {shown}")
+
+
+def test_a_long_list_on_a_terminal(program: Program, driver: Driver) -> None:
+    """On a terminal the last hundred are listed, and that there are more is said."""
+    driver.submit(*range(1, 102))
+    with Terminal(program, "list", rows=120) as terminal:
+        assert terminal.end() == 0
+    assert terminal.lines[101:] == ["and more: these 100 changed last; --limit 0 lists all"]
+    driver.cancelled(1)
+    for command, number in ((["list", "--limit", "0"], 102), (["list", "--state", "pending"], 101)):
+        with Terminal(program, *command, rows=120) as terminal:
+            assert terminal.end() == 0
+        assert len(terminal.lines) == number
