@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from downloader.store.blocks import Block
-    from downloader.store.status import Failure, Status
+    from downloader.store.status import Failure, Status, Trouble
 
 _FROM_THE_TOP: Final = "\x1b[H\x1b[J"
 _SHARE: Final = 4
@@ -83,7 +83,7 @@ def as_object(found: Status, path: Path) -> dict[str, Any]:
             "runs": found.recent.runs,
             "bytes": found.recent.bytes,
         },
-        "estimated_end_at": moment(found.expected_at),
+        "estimated_end_at": None if found.blocked else moment(found.expected_at),
         "blocked": blocked
         and {
             "reason": blocked.reason,
@@ -91,6 +91,7 @@ def as_object(found: Status, path: Path) -> dict[str, Any]:
             "since": moment(blocked.since),
             "until": moment(blocked.until),
         },
+        "unfinished_errors": [trouble._asdict() for trouble in found.troubles],
         "last_failures": [
             failure._asdict() | {"failed_at": moment(failure.failed_at)}
             for failure in found.failures
@@ -107,10 +108,14 @@ def describe(found: Status, path: Path, on: Screen) -> list[str]:
         saved = f"   {size(found.bytes)}" if state == State.DONE else ""
         line = f"{state:<12}{number:>12,}{saved}"
         lines.append(on.styled(line, "red") if state == State.FAILED and number else line)
-    for text in _progress(found):
-        lines += on.wrapped(text)
     for block in found.blocked:
         lines += [on.styled(line, "red") for line in on.wrapped(_blocked(block, found))]
+    for text in _progress(found):
+        lines += on.wrapped(text)
+    if found.troubles:
+        lines.append("unfinished runs have met:")
+        for trouble in found.troubles:
+            lines += on.wrapped(f"  {_met(trouble)}", "    ")
     if found.failures:
         lines.append("failed last:")
         for failure in found.failures:
@@ -128,7 +133,7 @@ def _progress(found: Status) -> list[str]:
             f"in the last {span(of_late.seconds)}: {of_late.runs:,} saved, {size(of_late.bytes)}; "
             f"{rate(files, 'files')}, {size(received)} a second"
         )
-    if found.unfinished:
+    if found.unfinished and not found.blocked:
         lines.append(
             "no estimate of the end: too little was saved within the last hour"
             if ends_at is None
@@ -151,6 +156,11 @@ def _blocked(block: Block, found: Status) -> str:
         f"BLOCKED ({block.reason}) since {moment(block.since)}, next try {when}, at "
         f"{moment(block.until)} UTC: {block.message}"
     )
+
+
+def _met(trouble: Trouble) -> str:
+    number = f"{trouble.runs:,} run{'s' * (trouble.runs != 1)}"
+    return f"{number}: {trouble.error_message} ({trouble.error_code})"
 
 
 def _failed(failure: Failure, found: Status) -> str:

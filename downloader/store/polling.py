@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from downloader.rules.batching import MAX_BATCH, Batch, plan
 from downloader.rules.decisions import REFUSED
+from downloader.rules.error_codes import API_ERRORS, TRANSFER_ERRORS
 from downloader.rules.states import RunKey, State
 from downloader.rules.steps import PollFailed, PollLater, UrlReceived
 from downloader.store import events
@@ -227,6 +228,10 @@ _WORD: Final[sa.ColumnElement[str]] = sa.func.coalesce(
     sa.bindparam("new_remote_status"), runs.c.remote_status
 )
 _ASKED: Final = {"polls": one_more(runs.c.polls), "remote_status": _WORD}
+_ERROR_OF_THE_API: Final = sa.or_(
+    runs.c.error_code.in_(sorted(API_ERRORS - TRANSFER_ERRORS)),
+    sa.and_(runs.c.attempts == 0, runs.c.refreshes == 0),  # some codes are of both
+)
 _URL_REFUSED: Final = runs.c.error_code == REFUSED
 _NOT_ASKED: Final = "not asked"
 """The kind of a step that only gives a claim back."""
@@ -240,6 +245,9 @@ _STATEMENTS: Final[Mapping[type[PollStep] | str, ForRows]] = {
             "polls": one_more(runs.c.polls),
             "next_attempt_at": sa.bindparam("now"),
             "ready_at": sa.bindparam("now"),
+            # The API has answered; what the storage has against the run is still to be seen.
+            "error_code": sa.case((_ERROR_OF_THE_API, None), else_=runs.c.error_code),
+            "error_message": sa.case((_ERROR_OF_THE_API, None), else_=runs.c.error_message),
         },
     ),
     PollLater: statement(

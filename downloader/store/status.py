@@ -38,6 +38,14 @@ class Failure(NamedTuple):
     failed_at: datetime
 
 
+class Trouble(NamedTuple):
+    """An error that unfinished runs have met: how many of them, and what it says of the last."""
+
+    error_code: str
+    runs: int
+    error_message: str
+
+
 @dataclass(frozen=True, slots=True)
 class Recent:
     """What was saved of late, from the first of these files until now.
@@ -66,7 +74,8 @@ class Status:
     """The state of the whole at a moment.
 
     `runs` by state, every one of them; `bytes` saved; what was saved of late; when all will be
-    saved by the view `eta`, where it can tell; the failures that came last, the newest first.
+    saved by the view `eta`, where it can tell; the failures that came last, the newest first; what
+    unfinished runs have met, the most frequent first.
     """
 
     at: datetime
@@ -77,6 +86,7 @@ class Status:
     recent: Recent
     expected_at: datetime | None
     failures: list[Failure]
+    troubles: list[Trouble]
 
     @property
     def unfinished(self) -> int:
@@ -97,6 +107,13 @@ _FAILURES: Final = (
     .limit(_LAST_FAILURES)
 )
 
+# With max() alone, SQLite takes the other columns from the row of the maximum. By the indexes of
+# the queues it would take a look at each row, one by one: the plus has it read the table through.
+_TROUBLES: Final = sa.text(
+    "SELECT error_code, count(*) AS runs, error_message, max(updated_at) FROM runs"
+    " WHERE error_code IS NOT NULL AND +state IN ('pending', 'ready', 'downloading')"
+    " GROUP BY error_code ORDER BY runs DESC, error_code LIMIT 3"
+)
 _SAVED_OF_LATE: Final = sa.select(
     sa.func.min(runs.c.done_at, type_=UTCText), sa.func.count(), sa.func.total(runs.c.bytes)
 ).where(
@@ -128,6 +145,10 @@ def status(database: Database, now: datetime) -> Status:
         of_late = _saved_of_late(connection, now)
         expected_at = connection.execute(_EXPECTED).scalar_one()
         failures = [Failure(*row) for row in connection.execute(_FAILURES)]
+        troubles = [
+            Trouble(code, number, message)
+            for code, number, message, _ in connection.execute(_TROUBLES)
+        ]
     return Status(
         at=now,
         runs={state.value: counted[state] for state in State},
@@ -137,6 +158,7 @@ def status(database: Database, now: datetime) -> Status:
         recent=of_late,
         expected_at=expected_at,
         failures=failures,
+        troubles=troubles,
     )
 
 

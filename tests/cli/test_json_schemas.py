@@ -10,6 +10,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from store.driving import Driver, at
 
+from downloader.rules.steps import PollLater
 from downloader.store import blocks
 from downloader.store.listing import MANIFEST, SHOWN
 
@@ -34,10 +35,11 @@ def hold(name: str, *printed: Any) -> None:  # noqa: ANN401 - JSON
 
 @pytest.fixture
 def full(driver: Driver) -> Driver:
-    """Give the database a run in each state, some saved of late, and a block."""
+    """Give the database a run in each state, some saved of late, trouble, and a block."""
     driver.done(*range(100, 120))
     driver.failed(*range(200, 205))
     driver.one_of_each_state()
+    driver.poll(1, step=PollLater(at(2), None, "unavailable", "It answers 503."))
     blocks.block(
         driver.database, "disk", "disk_full", "Full.", now=at(0), pause_seconds=lambda _: 1
     )
@@ -62,6 +64,7 @@ def test_status_of_much(call: Caller) -> None:
     """`status --json` is as described with a run in each state, and blocked."""
     found = call("status", "--json").json
     assert found["blocked"]
+    assert found["unfinished_errors"]
     assert len(found["last_failures"]) == 3
     hold("status", found)
 

@@ -15,6 +15,7 @@ from terminal import CTRL_C, Terminal, heed_ctrl_c
 from downloader.cli import status as status_module
 from downloader.clock import utc_now
 from downloader.rules.states import State
+from downloader.rules.steps import PollLater
 from downloader.store import blocks
 from downloader.store.schema import from_text, to_text
 
@@ -41,6 +42,7 @@ def test_status_of_nothing(call: Caller) -> None:
         "recent": {"seconds": 0, "runs": 0, "bytes": 0},
         "estimated_end_at": None,
         "blocked": None,
+        "unfinished_errors": [],
         "last_failures": [],
         "oldest_unfinished_at": None,
         "database": str(call.database),
@@ -75,6 +77,7 @@ def test_status(call: Caller, driver: Driver) -> None:
         "since": NOON,
         "until": "2026-03-01 12:11:00.000000",
     }
+    assert found["estimated_end_at"] is None
     [failure] = found["last_failures"]
     assert (failure["error_code"], failure["failed_at"]) == ("provider_failed", NOON)
     text = call("status").out
@@ -113,6 +116,34 @@ def test_estimate_of_the_end(call: Caller, driver: Driver, monkeypatch: pytest.M
         in text
     )
     assert re.search(r"\nall saved in \d+ min.* if it goes on so, at 20\S+ \d\d:\d\d UTC\n", text)
+
+
+def test_what_unfinished_runs_have_met(call: Caller, driver: Driver) -> None:
+    """The status says what stands in the way of unfinished runs: how many, and why the last."""
+    driver.submit(*range(1, 8))
+    driver.poll(*range(1, 4), step=PollLater(at(2), None, "unavailable", "It answers 503."))
+    driver.poll(4, step=PollLater(at(2), None, "unavailable", "It answers 502."), seconds=1)
+    driver.poll(5, step=PollLater(at(2), None, "throttled", "It answers 429."))
+    driver.failed(9)
+    found = call("status", "--json").json
+    assert found["unfinished_errors"] == [
+        {"error_code": "unavailable", "runs": 4, "error_message": "It answers 502."},
+        {"error_code": "throttled", "runs": 1, "error_message": "It answers 429."},
+    ]
+    assert (
+        "\nunfinished runs have met:\n"
+        "  4 runs: It answers 502. (unavailable)\n"
+        "  1 run: It answers 429. (throttled)\n" in call("status").out
+    )
+
+
+def test_no_estimate_while_it_is_blocked(call: Caller, driver: Driver) -> None:
+    """What is blocked comes first, and then nobody says when all will be saved."""
+    driver.submit(*range(100, 180))
+    blocks.block(driver.database, "api", "key_refused", "No.", now=at(0), pause_seconds=lambda _: 9)
+    lines = call("status").out.splitlines()
+    assert lines[6].startswith("BLOCKED (key_refused)")
+    assert not any("estimate" in line or "if it goes on so" in line for line in lines[:-1])
 
 
 def test_watch_on_a_terminal(program: Program) -> None:

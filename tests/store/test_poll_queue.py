@@ -124,6 +124,24 @@ def test_a_refused_url_is_remembered_until_there_is_another(driver: Driver) -> N
     assert driver.row(1)["error_code"] == "url_refused"
 
 
+@pytest.mark.parametrize("code", ["unavailable", "unexpected_status"])
+def test_a_url_heals_an_error_of_the_api(driver: Driver, code: str) -> None:
+    """What the API had against a run is over when it gives a URL: nobody is to look for it."""
+    driver.submit(1)
+    driver.poll(1, step=PollLater(at(2), None, code, "It answers 503."))
+    driver.poll(1, step=UrlReceived(signed_url(1), None, None), seconds=2)
+    assert (driver.row(1)["error_code"], driver.row(1)["error_message"]) == (None, None)
+
+
+@pytest.mark.parametrize("code", ["url_expired", "unexpected_status"])
+def test_a_url_heals_no_error_of_the_storage(driver: Driver, code: str) -> None:
+    """What the storage had against a run stays until a file is saved, a code of both included."""
+    [claim] = driver.downloading(1)
+    driver.end([claim], NewUrl(at(0), code, "It says no.", attempts=1, refreshes=1))
+    driver.poll(1, step=UrlReceived(signed_url(1), None, None))
+    assert driver.row(1)["error_code"] == code
+
+
 def test_a_late_answer_that_nobody_has_claimed_since(driver: Driver) -> None:
     """An answer that comes after the claim's end is good while nobody else has the run."""
     driver.submit(1)

@@ -235,7 +235,7 @@ def test_one_partial_index_for_each_queue(driver: Driver) -> None:
         "ix_runs_ready": "runs (next_attempt_at, url_expires_at) WHERE state = 'ready'",
         "ix_runs_downloading": "runs (lease_expires_at) WHERE state = 'downloading'",
         "ix_runs_failed": "runs (updated_at) WHERE state = 'failed'",
-        "ix_runs_done": "runs (done_at) WHERE state = 'done'",
+        "ix_runs_done": "runs (done_at, bytes) WHERE state = 'done'",
     }
 
 

@@ -194,6 +194,16 @@ def test_eta(driver: Driver) -> None:
     assert expected == pytest.approx(row["seconds_left"], abs=60)
 
 
+def test_eta_of_stragglers(driver: Driver) -> None:
+    """For how long nothing has ended, nothing may end yet: a few that never finish take long."""
+    driver.done(*range(1, 31), seconds=_minutes_ago(40))
+    driver.done(*range(31, 61), seconds=_minutes_ago(25))
+    driver.submit(100, seconds=_minutes_ago(50))
+    [row] = _view(driver, "eta")
+    assert row["runs_per_hour"] == pytest.approx(88.5, rel=0.05)
+    assert row["seconds_left"] == pytest.approx(25 * 60, abs=60)
+
+
 @pytest.mark.parametrize(
     ("done", "pending", "known"),
     [((), (9,), (False, False)), ((1,), (9,), (False, False)), ((1, 2), (), (True, False))],
