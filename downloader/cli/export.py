@@ -55,6 +55,7 @@ def export(
     run_type: str | None,
     older_than: float | None,
     newer_than: float | None,
+    saved_within: float | None,
     database: str | None,
 ) -> None:
     """Write a manifest of the saved files, in the order of their run ids.
@@ -68,7 +69,7 @@ def export(
     to_standard_output = str(file) == "-"
     folder = Path.cwd() if to_standard_output else file.absolute().parent
     with closing(open_database(database, existing=True)) as opened:
-        which = filter_of(run_type, older_than, newer_than, utc_now())
+        which = filter_of(run_type, older_than, newer_than, saved_within, utc_now())
         rows: Rows = listing.saved_files(opened, which)
         if relative:
             rows = (row | {"location": os.path.relpath(row["location"], folder)} for row in rows)

@@ -49,6 +49,12 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Only those submitted so long ago, or longer.",
         ),
         click.option(
+            "--saved-within",
+            type=Duration(),
+            metavar="AGE",
+            help="Only those whose file was saved since so long ago.",
+        ),
+        click.option(
             "--type", "run_type", type=click.Choice(sorted(RUN_TYPES)), help="Only these."
         ),
     ):
@@ -91,6 +97,7 @@ def list_runs(
     run_type: str | None,
     older_than: float | None,
     newer_than: float | None,
+    saved_within: float | None,
     limit: int | None,
     database: str | None,
     as_csv: bool,
@@ -103,7 +110,7 @@ def list_runs(
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other.")
     now = utc_now()
-    which = filter_of(run_type, older_than, newer_than, now)._replace(
+    which = filter_of(run_type, older_than, newer_than, saved_within, now)._replace(
         states=tuple(map(State, states)), error_codes=error_codes
     )
     with closing(open_database(database, existing=True)) as opened:
@@ -178,15 +185,23 @@ def run_key(run_type: str, run_id: str) -> RunKey:
 
 
 def filter_of(
-    run_type: str | None, older_than: float | None, newer_than: float | None, now: datetime
+    run_type: str | None,
+    older_than: float | None,
+    newer_than: float | None,
+    saved_within: float | None,
+    now: datetime,
 ) -> Filter:
     """Return the filter that the shared options stand for; ages in seconds."""
     from downloader.store.listing import Filter  # noqa: PLC0415 - start-up time
 
+    def ago(seconds: float | None) -> datetime | None:
+        return None if seconds is None else now - timedelta(seconds=seconds)
+
     return Filter(
         run_type=run_type,
-        submitted_before=None if older_than is None else now - timedelta(seconds=older_than),
-        submitted_after=None if newer_than is None else now - timedelta(seconds=newer_than),
+        submitted_before=ago(older_than),
+        submitted_after=ago(newer_than),
+        done_after=ago(saved_within),
     )
 
 

@@ -40,9 +40,12 @@ class Duration(_ParamType[float]):
                 return f"{seconds / size:.0f}{unit}"
         return f"{seconds:.12g}s"
 
-    def __init__(self, minimum: float = 0.0, maximum: float = math.inf) -> None:
+    def __init__(
+        self, minimum: float = 0.0, maximum: float = math.inf, *, needs_unit: bool = False
+    ) -> None:
         self._minimum = minimum
         self._maximum = maximum
+        self._needs_unit = needs_unit
 
     def convert(
         self,
@@ -52,6 +55,8 @@ class Duration(_ParamType[float]):
     ) -> float:
         """Return the duration in seconds."""
         match = _DURATION.fullmatch(str(value).strip().lower())
+        if match is not None and self._needs_unit and not match[2]:
+            self.fail(f"{value!r} has no unit: give 30d, 12h, 90m or 90s.", param, ctx)
         if match is None:
             self.fail(
                 f"{value!r} is not a duration: give seconds, or 90s, 5m, 24h, 2d.", param, ctx

@@ -215,7 +215,7 @@ LOG_FORMATS = ("auto", "text", "json")
 )
 @option(
     "--prune-events-after",
-    type=Duration(1),
+    type=Duration(1, needs_unit=True),  # a forgotten `d` would delete all but seconds
     metavar="AGE",
     help="Delete the history of finished runs that is older, but for its end; such as 30d.",
 )

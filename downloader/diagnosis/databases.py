@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _OTHER: Final = "name another database with --database"
 
 _OVERDUE: Final = timedelta(minutes=2)
+FORGOTTEN: Final = timedelta(minutes=15)
+"""After how long a run that is due and not taken up makes one ask; cron calls come more often."""
 """Each `downloader run` takes claims back that ran out, within seconds."""
 
 
@@ -229,6 +231,13 @@ def _check_service(
             "service",
             f"{_named(running)} has the database open; whether it goes on cannot be told while "
             "no transfer is claimed",
+        )
+    if holders is not None and claims.due is not None and now - claims.due > FORGOTTEN:
+        return warning(
+            "service",
+            f"nobody is at work: runs have been due since {_minute(claims.due)} UTC, and no "
+            "`downloader run` is seen on this machine",
+            "start `downloader run`, or see why the timer or cron does not",
         )
     seen = "" if holders is None else ", and no `downloader run` is seen on this machine"
     return ok("service", f"not known: no transfer is claimed{seen}")

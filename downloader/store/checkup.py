@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from downloader.errors import StoreError
 from downloader.rules.redaction import clean_text
 from downloader.rules.states import State
-from downloader.store.schema import in_state, runs
+from downloader.store.schema import UTCText, in_state, runs
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -37,10 +37,14 @@ _CHECK_STEPS: Final = 20_000
 
 
 class Claims(NamedTuple):
-    """Until when the claims on runs that are transferred hold: the first and the last of them."""
+    """Until when the claims on runs that are transferred hold: the first and the last of them.
+
+    And since when the first of the other unfinished runs has been due.
+    """
 
     first: datetime | None
     last: datetime | None
+    due: datetime | None
 
 
 def has_reset_bug(version: tuple[int, ...] = sqlite3.sqlite_version_info) -> bool:
@@ -103,13 +107,21 @@ def damage(database: Database) -> str | None:
 
 
 def claims(database: Database) -> Claims:
-    """Return until when the claims on runs that are transferred hold."""
-    ends = runs.c.lease_expires_at
+    """Return until when the claims on runs that are transferred hold, and what waits for one."""
+    ends, due = runs.c.lease_expires_at, sa.func.min(runs.c.next_attempt_at, type_=UTCText)
     downloading = in_state(State.DOWNLOADING)
     with database.read() as connection:
         return Claims(
             connection.scalar(sa.select(sa.func.min(ends)).where(downloading)),
             connection.scalar(sa.select(sa.func.max(ends)).where(downloading)),
+            min(
+                (
+                    since
+                    for state in (State.PENDING, State.READY)
+                    if (since := connection.scalar(sa.select(due).where(in_state(state))))
+                ),
+                default=None,
+            ),
         )
 
 

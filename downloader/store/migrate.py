@@ -163,7 +163,8 @@ def _known_revision(database: Database, directory: ScriptDirectory) -> str | Non
         raise NewerDatabaseError(
             f"The database {database.path} was made by a newer version of this program "
             f"(its schema is {found}, this version knows {directory.get_current_head()}): "
-            "install that version, or name another database with --database."
+            "install that version again, or put back the backup that it made beside the database, "
+            "or name another with --database."
         )
     return found
 

@@ -111,6 +111,7 @@ def test_the_key(call: Caller) -> None:
     [
         ("concurrency", "many", "'many' is not a valid integer"),
         ("lease", "soon", "'soon' is not a duration"),
+        ("prune-events-after", "30", "'30' has no unit: give 30d"),
         ("min-free", "5X", "'5X' is not a size"),
         ("engine", "wget", "'wget' is not one of"),
         ("type", "song", "'song' is not one of"),

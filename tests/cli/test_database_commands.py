@@ -95,7 +95,7 @@ def test_a_newer_database(call: Caller, driver: Driver, arguments: list[str]) ->
     assert (answer.code, answer.out) == (2, "")
     [line] = answer.err.splitlines()
     assert line.startswith(f"downloader: The database {call.database} was made by a newer version")
-    assert "install that version, or name another database" in line
+    assert "install that version again, or put back the backup" in line
     assert driver.states() == {1: "pending"}
     assert f"revision 9999, this version's is {SCHEMA_REVISION}" in call("db", "current").out
 

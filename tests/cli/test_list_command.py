@@ -13,9 +13,11 @@ import pytest
 from store.driving import OTHER_TYPE, SIGNATURE, Driver, at, key
 from terminal import Terminal
 
+from downloader.clock import utc_now
 from downloader.rules.states import State
 from downloader.rules.steps import TransferFailed
 from downloader.store import control
+from downloader.store.schema import to_text
 
 if TYPE_CHECKING:
     from cli.calling import Caller
@@ -193,6 +195,9 @@ def test_filters(call: Caller, driver: Driver) -> None:
     assert states("--error", "none_such") == set()
     assert states("--older-than", "1d") == {state.value for state in State}
     assert states("--newer-than", "1d") == set()
+    assert states("--saved-within", "1h") == set()
+    driver.execute("UPDATE runs SET done_at = ? WHERE state = 'done'", to_text(utc_now()))
+    assert states("--saved-within", "1h") == {"done"}
     assert call("list", "--older-than", "yesterday").code == 2
 
 

@@ -320,6 +320,19 @@ def test_a_service_that_is_idle(program: Program, start_simulator: StartSimulato
         process.communicate()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists locks")
+def test_nobody_is_at_work(doctor: Doctor, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that have been due for long while nobody has the database open make a warning."""
+    monkeypatch.setattr(databases, "FORGOTTEN", timedelta(minutes=15))
+    now = (utc_now() - START).total_seconds()
+    driver.submit(1, seconds=now - 5 * 60)
+    assert doctor("--quick").statuses == {}
+    driver.submit(2, seconds=now - 20 * 60)
+    found = doctor("--quick")
+    assert (found.code, found.statuses) == (0, {"service": "warning"})
+    assert "nobody is at work: runs have been due since " in found.finding("service")
+
+
 def test_no_list_of_locks(doctor: Doctor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Where the system lists no locks nothing is concluded from that."""
     monkeypatch.setattr("downloader.diagnosis.processes._PROC", tmp_path / "none")
