@@ -26,13 +26,22 @@ _LOOK_SECONDS = 0.05
 
 
 class Terminal:
-    """The program started on a terminal of its own; `lines` is what is on the screen."""
+    """The program started on a terminal of its own; `lines` is what is on the screen.
+
+    `watcher` is called whenever something has been written to it.
+    """
 
     def __init__(
-        self, program: Program, *arguments: str, columns: int = 80, rows: int = 24
+        self,
+        program: Program,
+        *arguments: str,
+        columns: int = 80,
+        rows: int = 24,
+        watcher: Callable[[pyte.Screen], None] | None = None,
     ) -> None:
-        self._screen = pyte.Screen(columns, rows)
-        self._stream = pyte.ByteStream(self._screen)
+        self.screen = pyte.Screen(columns, rows)
+        self._watcher = watcher
+        self._stream = pyte.ByteStream(self.screen)
         self._ours, theirs = pty.openpty()
         self._set_size(columns, rows)
         self.written = b""
@@ -69,7 +78,7 @@ class Terminal:
     @property
     def lines(self) -> list[str]:
         """The lines that are not empty, without blanks at their ends."""
-        return [line.rstrip() for line in self._screen.display if line.strip()]
+        return [line.rstrip() for line in self.screen.display if line.strip()]
 
     def wait_for(self, condition: Callable[[list[str]], bool]) -> list[str]:
         """Wait until the screen fulfils a condition; return its lines."""
@@ -89,7 +98,7 @@ class Terminal:
 
     def resize(self, columns: int, rows: int = 24) -> None:
         """Give the window another size, as a person who drags its corner."""
-        self._screen.resize(rows, columns)
+        self.screen.resize(rows, columns)
         self._set_size(columns, rows)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGWINCH)
@@ -107,6 +116,8 @@ class Terminal:
             return False
         self.written += written
         self._stream.feed(written)
+        if self._watcher is not None:
+            self._watcher(self.screen)
         return bool(written)
 
 

@@ -12,11 +12,11 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cli.shells import needed
-from pages import ROOT, block, blocks, command
+from pages import PAGES, ROOT, block, blocks, command
 
 from downloader.cli.configuration import read_configuration
 from downloader.rules.states import State
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from harness import Program, StartSimulator
-
-PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
 def shell(program: Program, text: str) -> subprocess.CompletedProcess[str]:

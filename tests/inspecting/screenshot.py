@@ -35,7 +35,7 @@ def a_day(path: Path) -> None:
     chance = random.Random(7)  # noqa: S311 - no secret
     now = utc_now()
     with closing(open_database(path)) as database:
-        submit(database, "text-to-sound", range(100_001, 100_001 + _RUNS), now)
+        submit(database, "text-to-sound", range(100_001, 100_001 + _RUNS), now - timedelta(days=1))
     with closing(sqlite3.connect(path)) as raw:
         for run_id in range(100_001, 100_001 + _RUNS - _UNFINISHED):
             part = (run_id - 100_001) / (_RUNS - _UNFINISHED)
