@@ -23,8 +23,6 @@ from downloader.rules.states import State
 from downloader.settings import _LIVE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from harness import Program, StartSimulator
 
 
@@ -356,20 +354,6 @@ def test_continuous_integration_runs_the_test_command() -> None:
     assert "readme_command test" in (ROOT / ".ci/run").read_text(encoding="utf-8")
     assert command("CONTRIBUTING.md", "check") == ".ci/run"
     assert os.access(ROOT / ".ci/run", os.X_OK)
-
-
-def links(page: Path) -> Iterator[str]:
-    """Yield the links of a page that lead into the repository."""
-    for target in re.findall(r"\]\(([^)]+)\)", page.read_text(encoding="utf-8")):
-        if "://" not in target:
-            yield target
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links(page: Path) -> None:
-    """Every link of a page leads to a file that is there."""
-    for target in links(page):
-        assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"
 
 
 def test_the_tests_that_pages_name_are_there() -> None:
