@@ -44,7 +44,8 @@ def still(picture: Picture, title: str) -> str:
 def film(frames: Sequence[Frame], seconds: float, title: str) -> str:
     """Draw a film that goes on and on: all its frames on one strip, which jumps behind a window.
 
-    A line that is on many frames is drawn once. Who wants no motion sees the last frame.
+    A line that is on many frames is drawn once. Where nothing moves, because the viewer cannot or a
+    person wants it so, the last frame is seen.
     """
     width, height = round(COLUMNS * _COLUMN), len(frames[0].picture) * _LINE
     lines: dict[tuple[Piece, ...], int] = {}
@@ -71,8 +72,9 @@ def film(frames: Sequence[Frame], seconds: float, title: str) -> str:
         f"<defs>\n{drawn}</defs>\n"
         f'<rect class="inverse" stroke="#8b949e" x=".5" y=".5" width="{width + 2 * _MARGIN - 1}" '
         f'height="{height + 2 * _MARGIN - 1}" rx="6"/>\n'
-        f'<svg x="{_MARGIN}" y="{_MARGIN}" width="{width}" height="{height}">'
-        f'<g class="strip">\n{"".join(strip)}</g></svg>\n</svg>\n'
+        f'<svg x="{_MARGIN}" y="{_MARGIN}" width="{width}" height="{height}"><g class="strip" '
+        f'transform="translate(0 {(1 - len(frames)) * height})">\n{"".join(strip)}</g>'
+        "</svg>\n</svg>\n"
     )
 
 
@@ -111,10 +113,8 @@ def _motion(frames: Sequence[Frame], seconds: float, height: int) -> str:
         f"{frame.at / seconds:.4%}{{transform:translateY({-number * height}px)}}"
         for number, frame in enumerate(frames)
     )
-    last = (len(frames) - 1) * height
     return (
         f".strip{{animation:film {seconds:.2f}s step-end infinite}}\n"
         f"@keyframes film{{\n{jumps}\n}}\n"
-        f"@media(prefers-reduced-motion:reduce)"
-        f"{{.strip{{animation:none;transform:translateY({-last}px)}}}}\n"
+        f"@media(prefers-reduced-motion:reduce){{.strip{{animation:none}}}}\n"
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES: Final = 300_000
 _SVG: Final = "{http://www.w3.org/2000/svg}"
+_SHIFT: Final = "new DOMMatrix(getComputedStyle(document.querySelector('.strip')).transform).f"
 
 
 @pytest.fixture
@@ -128,11 +129,12 @@ def test_what_is_drawn_is_where_it_was(tmp_path: Path) -> None:
                     " one.pause(); one.currentTime = at * 1000; })",
                     seconds,
                 )
-                matrix = page.evaluate(
-                    "new DOMMatrix(getComputedStyle(document.querySelector('.strip')).transform).f"
-                )
-                seen[seconds] = matrix
+                seen[seconds] = page.evaluate(_SHIFT)
             assert seen == {1.9: 0, 2.1: -36, 7.9: -36, 8.1: 0}
+            page.emulate_media(reduced_motion="reduce")
+            assert page.evaluate("document.getAnimations().length") == 0
+            assert page.evaluate(_SHIFT) == -36  # the last frame
+            page.emulate_media(reduced_motion="no-preference")
             block = page.locator("text.red")
             assert block.evaluate("it => getComputedStyle(it).fill") == colour
             box = block.evaluate("it => [it.getBBox().x, it.getBBox().width]")
