@@ -14,12 +14,14 @@ from pages import command
 from sql import code_words, page
 from sql.answers import ANSWERS
 from sql.cases import Cases, look_at
-from store.driving import at
+from store.driving import Driver, at
 
 from downloader.camb.run_types import RUN_TYPES
 from downloader.rules.answers import Answered, judge_single
 from downloader.rules.audio import AudioFormat
 from downloader.rules.states import TRANSITIONS, State
+from downloader.rules.steps import NewUrl
+from downloader.store import verification
 from downloader.store.migrate import open_database
 
 if TYPE_CHECKING:
@@ -81,6 +83,26 @@ def test_no_answers(empty: sqlite3.Connection, name: str) -> None:
     """A query has nothing to say of a database without runs, by the real clock."""
     expected = {"contract": [(1, 3)], "eta": [(0, None, None, None)]}
     assert empty.execute(QUERIES[name].sql).fetchall() == expected.get(name, [])
+
+
+def test_two_meanings_of_missing(tmp_path: Path) -> None:
+    """What has been going on tells a file that is gone from the disk from one the storage lacks."""
+    path = tmp_path / "runs.sqlite3"
+    with closing(open_database(path)) as database:
+        driver = Driver(database)
+        driver.done(1)
+        lost = [(saved, "missing") for saved in verification.saved_runs(database)]
+        verification.put_back(database, lost, at(10), lambda _: "it is gone")
+        driver.ready(2)
+        [claim] = driver.claim_ready(20).claimed
+        lacking = NewUrl(at(30), "missing", "The storage has no such file (HTTP 404).", 1, 1)
+        assert driver.end([claim], lacking, 30) == [True]
+    with closing(_open(path)) as connection:
+        found = connection.execute(QUERIES["lately"].sql).fetchall()
+    assert [row[:4] for row in found if row[0] == "missing"] == [
+        ("missing", "done", "pending", 1),
+        ("missing", "downloading", "pending", 1),
+    ]
 
 
 def test_the_tables_and_views_are_those_of_the_page(cases: sqlite3.Connection) -> None:
