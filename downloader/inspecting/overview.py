@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlencode
 
 from downloader.clock import utc_now
 from downloader.inspecting.charts import HOURS, MINUTES, Chart, draw
@@ -16,10 +17,24 @@ if TYPE_CHECKING:
 
     from downloader.store.contract import Page
 
-SAVED: Final = (
-    f"/{DATABASE}/runs?state=done&_col=location&_col=bytes&_col=audio_format&_col=done_at"
-)
-"""The table of saved runs, with a player in each row."""
+_COLUMNS: Final = {
+    State.PENDING: ("remote_status", "polls", "next_attempt_at", "error_code", "error_message"),
+    State.READY: ("attempts", "refreshes", "next_attempt_at", "url_expires_at", "error_code"),
+    State.DOWNLOADING: ("attempts", "ready_at", "bytes", "lease_expires_at", "lease_owner"),
+    State.DONE: ("location", "bytes", "audio_format", "done_at"),
+    State.FAILED: ("error_code", "error_message", "polls", "attempts", "updated_at"),
+    State.CANCELLED: ("error_code", "submitted_at", "updated_at"),
+}
+"""What tells of a run in each state: all columns at once are wider than any window."""
+
+
+def _runs(state: State, *asked: tuple[str, str]) -> str:
+    columns = [("_col", column) for column in _COLUMNS[state]]
+    return f"/{DATABASE}/runs?{urlencode([*asked, *columns])}"
+
+
+SAVED: Final = _runs(State.DONE, ("_where", shown.IS_SAVED), ("_sort_desc", "done_at"))
+"""The table of saved runs, the newest first, with a player in each row."""
 
 
 class Written(NamedTuple):
@@ -30,11 +45,12 @@ class Written(NamedTuple):
 
 
 class Share(NamedTuple):
-    """How many runs of a type are in a state, and how much of a bar that is."""
+    """How many runs of a type are in a state, how much of a bar that is, and where they are."""
 
     state: str
     runs: int
     percent: float
+    path: str
 
 
 class OfType(NamedTuple):
@@ -100,11 +116,17 @@ class Overview:
         ]
 
     def _of_type(self, row: Any) -> OfType:  # noqa: ANN401 - as above
-        runs = row["runs"]
+        run_type, runs = row["run_type"], row["runs"]
         shares = [
-            Share(state.value, row[state.value], row[state.value] / runs * 100) for state in State
+            Share(
+                state.value,
+                row[state.value],
+                row[state.value] / runs * 100,
+                _runs(state, ("run_type", run_type), ("state", state.value)),
+            )
+            for state in State
         ]
-        return OfType(row["run_type"], runs, self._written.size(row["bytes"]), shares)
+        return OfType(run_type, runs, self._written.size(row["bytes"]), shares)
 
 
 def _number(value: int) -> str:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import html
 import re
+import shutil
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from inspecting.looking import Site, inspected
 from store.driving import Driver, at
@@ -44,7 +47,14 @@ def test_a_question_without_end_is_cut_off(program: Program) -> None:
             endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
             answer = site.select(f"{endless} SELECT count(*) FROM n, runs")  # noqa: S608 - our own
             assert answer.status == 400
-            assert "took too long" in answer.text
+            assert answer.json["title"] == "It took too long"
+            assert "it may take 5 seconds here. Ask for less" in answer.json["error"]
+            sql = f"{endless} SELECT '<b>', count(*) FROM n"  # noqa: S608 - our own
+            page = site.ask(f"/downloader?{urlencode({'sql': sql})}")
+            assert (page.status, "sql_time_limit_ms" in page.text) == (400, False)
+            assert "it may take 5 seconds here. Ask for less" in page.text
+            assert sql in html.unescape(page.text), "it can be changed there"
+            assert "<b>" not in page.text
             Driver(database).submit(2)
             assert database.empty_log()
 
@@ -62,6 +72,37 @@ def test_beside_a_run(program: Program, start_simulator: StartSimulator) -> None
         assert (run.returncode, err) == (0, "")
         assert _done(site) == 40
     program.assert_saved(simulator, range(1, 41))
+
+
+def test_a_database_that_has_moved_away(program: Program) -> None:
+    """Where the database is no more where it was, every page says so, until it is back."""
+    with closing(open_database(program.database)) as database:
+        Driver(database).done(1)
+    away = program.folder / "away.sqlite3"
+    paths = (
+        *(
+            "/",
+            "/downloader",
+            "/downloader/runs",
+            "/downloader/ask-stuck",
+            "/downloader/ask-history",
+        ),
+        *("/downloader.json?sql=select+1", "/downloader/runs.csv", "/-/audio/text-to-sound/1"),
+    )
+    with inspected(program) as site:
+        assert {site.ask(path).status for path in paths[:-1]} == {200}
+        program.database.rename(away)
+        for path in paths:
+            answer = site.ask(path)
+            assert answer.status == 503, path
+            assert f"The database was at {program.database}, and cannot be reached" in answer.text
+            assert "No such file or directory" in answer.text
+        shutil.copyfile(away, program.database)
+        for path in paths:
+            answer = site.ask(path)
+            assert (answer.status, "is another file than when" in answer.text) == (503, True), path
+        away.rename(program.database)
+        assert {site.ask(path).status for path in paths[:-1]} == {200}
 
 
 def _done(site: Site) -> int:
@@ -83,7 +124,9 @@ def test_the_overview(site: Site) -> None:
     [types] = [site.table("progress")]
     for found in types:
         for state in ("pending", "ready", "downloading", "done", "failed", "cancelled"):
-            link = rf"run_type={found['run_type']}&amp;state={state}\">{state}</a> ([0-9,]+)<"
+            link = (
+                rf"run_type={found['run_type']}&amp;state={state}&[^\"]*\">{state}</a> ([0-9,]+)<"
+            )
             assert re.findall(link, page) == [str(found[state])]
     assert "The service refused the API key (401)." in page
     # Six were saved just now, the cases long ago.

@@ -71,7 +71,7 @@ def test_the_charts_are_drawn(site: Site, page: Page, tmp_path: Path) -> None:
     page.screenshot(path=tmp_path / "overview.png", full_page=True)
     assert (tmp_path / "overview.png").stat().st_size > 10_000
     page.locator(".legend a", has_text="done").first.click()
-    page.wait_for_url("**/downloader/runs?*state=done")
+    page.wait_for_url("**/downloader/runs?*state=done&*")
     assert page.locator("table.rows-and-columns tbody tr").count() > 5
 
 
@@ -102,6 +102,7 @@ def test_a_file_plays_in_the_table(site: Site, page: Page) -> None:
     page.goto(site.url)
     page.locator(".nav-menu summary").click()
     page.locator(".nav-menu a", has_text="Saved files").click()
+    assert page.locator("h2").inner_text().startswith("Saved files: 17 files, ")
     row = page.locator("tbody tr", has=page.locator("td.col-run_id", has_text="2")).first
     at, duration, error = row.locator("audio").evaluate(PLAYED)
     assert (error, at > 0, duration > 1) == (None, True, True)
@@ -120,7 +121,7 @@ def test_a_question_is_answered(site: Site, page: Page) -> None:
     _type_sql(page, "select run_id, url from runs where state = 'ready' order by run_id")
     assert page.locator("tbody tr").count() > 2
     for cell in page.locator("td.col-url").all():
-        assert cell.inner_text().strip() == ""
+        assert cell.inner_text().strip() == "hidden"
 
 
 @pytest.mark.parametrize(

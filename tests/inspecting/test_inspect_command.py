@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import sqlite3
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlencode
 
 import pytest
 from harness import wait_until
@@ -14,7 +16,7 @@ from inspecting.looking import Site, address, inspected
 from sql import page as sql_page
 from store.driving import Driver
 
-from downloader.inspecting.described import query_name
+from downloader.inspecting.described import examples, query_name
 from downloader.rules.steps import Published
 from downloader.store.contract import plain, read_page
 from downloader.store.migrate import open_database
@@ -210,17 +212,25 @@ def test_the_page_describes_everything(site: Site) -> None:
     page = read_page()
     assert page.text == sql_page.TEXT
     told = site.ask("/-/metadata.json").json["databases"]["downloader"]
+    runs = {column.name: column for column in page.relations("Tables")["runs"]}
     for kind in ("Tables", "Views"):
         for name, columns in page.relations(kind).items():
             assert told["tables"][name]["description"] == plain(page.about(name))
             described = told["tables"][name]["columns"]
             assert list(described) == [column.name for column in columns]
             for column in columns:
-                assert described[column.name].startswith(plain(column.holds))
+                same = runs[column.name] if column.holds == "as in `runs`" else column
+                assert described[column.name].startswith(plain(same.holds))
+                assert "as in" not in described[column.name]
     assert list(told["queries"]) == [query_name(query.name) for query in page.queries()]
     for query in page.queries():
         found = told["queries"][query_name(query.name)]
-        assert (found["sql"], found["title"]) == (query.sql, query.question)
+        filled = query.sql
+        for name, value in examples(query).items():
+            filled = re.sub(rf"('?){value}\1 /\* :{name} \*/", f":{name}", filled)
+        assert (found["sql"], found["title"]) == (filled, query.question)
+        assert found["params"] == re.findall(r"(?<!\d):([a-z]\w*)", filled)
+        assert "/*" not in filled
     everything = site.ask("/-/metadata.json").text
     assert [mark for mark in ("](", "`", "**") if mark in everything] == []
 
@@ -228,7 +238,8 @@ def test_the_page_describes_everything(site: Site) -> None:
 def test_every_question_is_answered(site: Site) -> None:
     """Each question's page has the rows that its query gives, read beside it."""
     for query in read_page().queries():
-        answer = site.ask(f"/downloader/{query_name(query.name)}.json?_shape=arrays")
+        asked = urlencode({"_shape": "arrays", **examples(query)})
+        answer = site.ask(f"/downloader/{query_name(query.name)}.json?{asked}")
         assert answer.status == 200, query.name
         if "'now'" not in query.sql and query.name not in ("eta", "stuck"):
             expected = [list(row) for row in site.program.query(query.sql)]

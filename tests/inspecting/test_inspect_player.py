@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import re
 import shutil
 from contextlib import closing
@@ -11,6 +12,7 @@ from inspecting.conftest import SAVED
 from inspecting.looking import Site, inspected
 from store.driving import OTHER_TYPE, TYPE, Driver
 
+from downloader.cli import words
 from downloader.rules.steps import Published
 from downloader.store.database import Database, database_url
 from downloader.store.migrate import open_database
@@ -226,6 +228,30 @@ def test_a_folder_of_another_name(own: Own, tmp_path: Path) -> None:
         assert site.ask(path).content == CONTENT
 
 
+def test_the_newest_file_is_the_first(site: Site) -> None:
+    """The menu's saved files are those that were saved, the last one first, with their sum."""
+    [path] = re.findall(r'href="([^"]+)">Saved files</a></li>', site.ask("/").text)
+    page = site.ask(html.unescape(path)).text
+    times = re.findall(r'<td class="col-done_at[^>]*>([^<]+)</td>', page)
+    [(files, size, last)] = site.program.query(
+        "SELECT count(*), sum(bytes), max(done_at) FROM runs WHERE state = 'done'"
+    )
+    assert len(times) == files
+    assert times == sorted(times, reverse=True)
+    assert times[0] == last
+    heading = f"Saved files: {files} files, {words.size(size)}, the newest first"
+    assert heading in page
+    # With a filter beside, the sum would be one of other files.
+    assert "Saved files: " not in site.ask(f"{html.unescape(path)}&run_type=tts").text
+    plan = site.rows(f"EXPLAIN QUERY PLAN {_statement(site, html.unescape(path))}")
+    assert "ix_runs_done" in str(plan)
+
+
+def _statement(site: Site, path: str) -> str:
+    asked: str = site.ask(path.replace("/runs?", "/runs.json?")).json["query"]["sql"]
+    return asked
+
+
 def test_players_stand_beside_saved_runs(site: Site) -> None:
     """Tables, rows and questions have a player where a row tells of a saved run, and only there."""
     source = re.compile(r'<audio controls preload="none" src="(/-/audio/[^"]+)"')
@@ -237,7 +263,7 @@ def test_players_stand_beside_saved_runs(site: Site) -> None:
     }
     assert set(source.findall(site.ask("/downloader/runs?_size=max").text)) == saved
     assert set(source.findall(site.ask("/downloader/ask-largest").text)) == saved
-    assert source.findall(site.ask("/downloader/runs/text-to-sound,1").text)[0] == audio(1)
+    assert source.findall(site.ask("/downloader/runs/text-to-sound,1").text) == [audio(1)]
     assert source.findall(site.ask("/downloader/runs/text-to-sound,201").text) == []
     hand = site.ask("/downloader?sql=select+location+from+runs+where+state='done'")
     assert (hand.status, source.findall(hand.text)) == (200, []), "whose it is, is not said"
