@@ -74,6 +74,23 @@ def test_no_statement_reads_a_url(site: Site, secrets: list[str], sql: str) -> N
         )
 
 
+def test_what_the_page_says_of_the_column(site: Site) -> None:
+    """The column is NULL wherever it is named, also in conditions; a join by it is refused."""
+    [[runs]] = site.rows("SELECT count(*) FROM runs")
+    for condition, found in (
+        ("url IS NOT NULL", 0),
+        ("url LIKE '%'", 0),
+        ("url IN (SELECT url FROM runs)", 0),
+        ("url IS NULL", runs),
+    ):
+        assert site.rows(f"SELECT count(*), count(url) FROM runs WHERE {condition}") == [[found, 0]]  # noqa: S608 - our own
+    assert site.rows("SELECT url, count(*) FROM runs GROUP BY url") == [[None, runs]]
+    assert site.rows("SELECT count(*) FROM runs AS a JOIN runs AS b ON a.url = b.url") == [[0]]
+    for join in ("JOIN runs AS b USING (url)", "NATURAL JOIN runs AS b"):
+        answer = site.select(f"SELECT count(*) FROM runs AS a {join}")  # noqa: S608 - our own
+        assert answer.json["error"] == "not authorized: the column url is a secret"
+
+
 def test_a_guess_is_not_confirmed(site: Site, secrets: list[str]) -> None:
     """Who guesses a URL is not told whether it is one: neither by a join nor by a filter."""
     sql = "SELECT count(*) FROM (SELECT :guess AS url) JOIN runs USING (url)"
