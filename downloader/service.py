@@ -193,7 +193,7 @@ def make_engine(settings: Settings) -> Engine:
             )
         if settings.engine == "curl":
             raise ConfigurationError(
-                f"--engine curl needs pycurl, and {missed.why}: pip install 'downloader[curl]'."
+                f"--engine curl needs pycurl, and {missed.why}: pip install pycurl."
             ) from missed.error
         if not missed.missing:
             _log.warning("engine.curl_unusable", error=str(missed.error), used="httpx")

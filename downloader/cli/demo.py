@@ -106,7 +106,7 @@ def _simulator_module() -> Any:  # noqa: ANN401 - a module, imported late
     except ImportError as error:
         raise ConfigurationError(
             f"The demo needs the simulator, and {error.name} is not installed: "
-            "pip install 'downloader[simulator]'."
+            "pip install fastapi uvicorn."
         ) from error
     return server
 

@@ -77,5 +77,6 @@ def _must_have_datasette() -> None:
         missing = isinstance(error, ModuleNotFoundError)
         why = f"{error.name} is not installed" if missing else f"it cannot be used ({error})"
         raise ConfigurationError(
-            f"`downloader inspect` needs Datasette, and {why}: pip install 'downloader[inspect]'."
+            f"`downloader inspect` needs Datasette, and {why}: "
+            "in a checkout of downloader, pip install '.[inspect]'."
         ) from error

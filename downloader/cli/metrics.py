@@ -44,7 +44,7 @@ def exported(settings: Settings, *, tell: bool) -> Iterator[Metrics]:
         missing = isinstance(error, ModuleNotFoundError) and error.name == "prometheus_client"
         why = "it is not installed" if missing else f"it cannot be used ({error})"
         raise ConfigurationError(
-            f"{named} needs prometheus-client, and {why}: pip install 'downloader[metrics]'."
+            f"{named} needs prometheus-client, and {why}: pip install prometheus-client."
         ) from error
     with Export(host=settings.metrics_host, port=port, textfile=textfile) as export:
         if export.url is not None:

@@ -242,7 +242,7 @@ def simulate(
         from downloader.simulator.server import serve  # noqa: PLC0415 - it takes half a second
     except ImportError as error:
         raise _CannotStart(
-            "the simulator needs fastapi and uvicorn: pip install 'downloader[simulator]'"
+            "the simulator needs fastapi and uvicorn: pip install fastapi uvicorn"
         ) from error
     try:
         serve(options, host, port, storage_port, certfile=certfile, keyfile=keyfile)

@@ -55,7 +55,7 @@ def check_engine(wanted: str) -> Check:
 
         found = pycurl.version_info()
         return ok("engine", f"libcurl {found[1]} with {found[5]}, by pycurl {_version('pycurl')}")
-    advice = "pip install 'downloader[curl]'"
+    advice = "pip install pycurl"
     why = missed.why if missed.missing else f"it cannot be used ({words_of(missed.error)})"
     if wanted == "curl":
         return problem("engine", f"--engine curl needs pycurl, and {why}", advice)

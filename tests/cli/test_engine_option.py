@@ -24,5 +24,5 @@ def test_engine_that_is_not_installed(call: Caller, monkeypatch: pytest.MonkeyPa
     call.set(CAMB_API_KEY="test-key-0123456789", DOWNLOADER_ENGINE="curl")
     answer = call("run", "--once", "--api-url", "http://127.0.0.1:9/apis")
     assert answer.code == 2
-    assert "pip install 'downloader[curl]'" in answer.err
+    assert "pip install pycurl" in answer.err
     assert len(answer.err.strip().splitlines()) == 1

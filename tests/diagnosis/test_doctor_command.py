@@ -125,7 +125,7 @@ def test_the_engine(
     assert "it is not installed" in found.finding("engine")
     found = doctor("--engine", "curl")
     assert found.statuses == {"engine": "problem"}
-    assert "pip install 'downloader[curl]'" in found.finding("engine")
+    assert "pip install pycurl" in found.finding("engine")
 
 
 def test_few_open_files(doctor: Doctor, program: Program, start_simulator: StartSimulator) -> None:

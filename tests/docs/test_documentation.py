@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from harness import Program, StartSimulator
 
 
+_INSTALLS_IT: Final = re.compile(r"pip install\b[^\n`]*?(?<![\w./-])downloader(?![\w./-])")
+
+
 def shell(program: Program, text: str) -> subprocess.CompletedProcess[str]:
     """Run a command as a reader of the documentation would, with the program on the PATH."""
     binaries = Path(sys.executable).parent
@@ -233,6 +236,19 @@ def test_the_hooks(program: Program, start_simulator: StartSimulator) -> None:
         copy = program.folder / "copies" / f"{run_id}.{row['audio_format']}"
         assert copy.read_bytes() == simulator.audio(run_id)
     assert json.loads((program.folder / "told.json").read_text())["run_id"] == 2
+
+
+def test_nobody_is_told_to_install_somebody_elses_package() -> None:
+    """The name `downloader` is another's on PyPI: neither messages nor pages install it."""
+    texts = [*PAGES, *ROOT.glob("docs/container/*"), *(ROOT / "downloader").rglob("*.py")]
+    telling = []
+    # docs/inspect.md still does.
+    for path in set(texts) - {ROOT / "docs/inspect.md"}:
+        text = re.sub(r'"\n\s+f?"', "", path.read_text("utf-8"))  # a message over two lines
+        telling += [f"{path.name}: {found}" for found in _INSTALLS_IT.findall(text)]
+    assert telling == []
+    assert _INSTALLS_IT.search("`.venv/bin/pip install --quiet 'downloader[curl]'`")
+    assert _INSTALLS_IT.search("pip install downloader")
 
 
 def test_the_simulator_commands(program: Program) -> None:

@@ -66,7 +66,7 @@ def test_without_the_extra(program: Program, missing: str) -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert f"needs Datasette, and {missing}" in done.stderr
-    assert "pip install 'downloader[inspect]'" in done.stderr
+    assert "pip install '.[inspect]'" in done.stderr
 
 
 def test_other_commands_load_none_of_it(program: Program) -> None:

@@ -89,12 +89,12 @@ def call(program: Program, before: str, *arguments: str) -> subprocess.Completed
 
 @pytest.mark.parametrize("asked", [("--metrics-port", "0"), ("--metrics-textfile", "m.prom")])
 def test_without_prometheus_client(program: Program, asked: tuple[str, str]) -> None:
-    """Metrics that are asked for where the library is missing name the extra that brings it."""
+    """Metrics that are asked for where the library is missing name the package to install."""
     done = call(program, "sys.modules['prometheus_client'] = None", "run", "--once", *asked)
     assert done.returncode == 2
     assert done.stderr == (
         f"downloader: {asked[0]} needs prometheus-client, and it is not installed: "
-        "pip install 'downloader[metrics]'.\n"
+        "pip install prometheus-client.\n"
     )
 
 

@@ -88,13 +88,13 @@ def test_a_port_in_use_is_exit_2() -> None:
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where fastapi is missing, the message names the extra."""
+    """Where fastapi is missing, the message names the packages to install."""
     monkeypatch.setitem(sys.modules, "downloader.simulator.server", None)
 
     result = CliRunner().invoke(simulate, [])
 
     assert result.exit_code == 2
-    assert "pip install 'downloader[simulator]'" in result.output
+    assert "pip install fastapi uvicorn" in result.output
 
 
 def test_options_come_from_the_environment() -> None:
