@@ -12,6 +12,7 @@ from downloader.errors import StoreError
 from downloader.hooks.process import HookCall
 from downloader.hooks.telling import environment, standard_input
 from downloader.logger import get_logger
+from downloader.observe.tally import HookOutcome
 from downloader.rules.states import State
 from downloader.store import hook_events
 
@@ -110,6 +111,7 @@ class Hooks:
             )
         except StoreError as error:
             log.warning("hook.not_run", message=str(error))
+            self._session.tally.hook(run.state, HookOutcome.NOT_RUN)
             return
         if row is None:  # put back since: its hook is due when it ends anew
             log.info("hook.out_of_date")
@@ -132,6 +134,7 @@ class Hooks:
             raise
         finally:
             self._calls.discard(call)
+        self._session.tally.hook(run.state, result.reason.removeprefix("hook_"))
         tell = log.info if result.reason == "hook_done" else log.warning
         output = {"output": result.output} if result.output else {}
         tell(result.reason.replace("_", ".", 1), detail=result.detail, **output)

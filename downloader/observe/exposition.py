@@ -66,6 +66,7 @@ class Exposition(Collector):
             yield from self._of_now(live)
         yield from self._of_transfers()
         yield from self._of_runs()
+        yield from self._of_hooks()
         yield from self._of_the_api()
 
     def _of_the_database(self, known: Figures | None) -> Iterator[Metric]:
@@ -139,6 +140,15 @@ class Exposition(Collector):
             "Runs taken back from a process that had stopped renewing its claim.",
             tally.rescues,
         )
+
+    def _of_hooks(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "downloader_hooks_total", "Hooks that have ended, by how.", labels=["hook", "outcome"]
+        )
+        for hook, counts in self._tally.hooks.items():
+            for outcome, number in counts.read().items():
+                family.add_metric([hook, outcome], number)
+        yield family
 
     def _of_the_api(self) -> Iterator[Metric]:
         tally = self._tally

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from downloader.rules.answers import Answered, Blocked, Forbidden, RetryLater, Suspect
 from downloader.rules.decisions import EXPIRED, REFUSED
 from downloader.rules.error_codes import API_ERRORS, RUN_ERRORS, TRANSFER_ERRORS
+from downloader.rules.states import State
 from downloader.rules.steps import NewUrl, Published, PutBack, TransferFailed, TryAgain
 
 if TYPE_CHECKING:
@@ -51,6 +52,19 @@ class Refresh(StrEnum):
     REFUSED = "refused"
     OTHER = "other"  # it did not lead to the file
 
+
+class HookOutcome(StrEnum):
+    """How a hook ended."""
+
+    DONE = "done"  # with 0
+    FAILED = "failed"  # with another code, or a signal, or it could not be started
+    TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"  # by the end of the service
+    NOT_RUN = "not_run"  # its run could not be read
+
+
+HOOKS: Final = {State.DONE: "on_done", State.FAILED: "on_failed"}
+"""The hook that each end of a run has, as it is told."""
 
 _STEPS: Final = {
     Published: TransferOutcome.DONE,
@@ -113,6 +127,9 @@ class Tally:
     def request(self, judgement: Judgement | None, seconds: float) -> None:  # noqa: ARG002 - as above
         """Count a request to the API that took so long; None: it was cut off."""
         self.requests += 1
+
+    def hook(self, state: State, outcome: str) -> None:
+        """Count a hook of a run that ended so."""
 
     def rescued(self, runs: int) -> None:
         """Count runs that were taken back from a claim that ran out."""
@@ -182,6 +199,9 @@ class DetailedTally(Tally):
     transfer_seconds: Histogram = field(default_factory=_transfer_seconds)
     run_errors: Counts = field(default_factory=lambda: Counts(RUN_ERRORS | {OTHER}))
     refreshes: Counts = field(default_factory=lambda: Counts(Refresh))
+    hooks: dict[str, Counts] = field(
+        default_factory=lambda: {hook: Counts(HookOutcome) for hook in HOOKS.values()}
+    )
     api_requests: Counts = field(default_factory=lambda: Counts(RequestOutcome))
     api_errors: Counts = field(default_factory=lambda: Counts(API_ERRORS | {OTHER}))
     api_seconds: Histogram = field(default_factory=_request_seconds)
@@ -231,6 +251,10 @@ class DetailedTally(Tally):
         self.api_seconds.observe(seconds)
         if isinstance(judgement, Suspect | RetryLater):
             self.api_errors.count(judgement.error_code)
+
+    def hook(self, state: State, outcome: str) -> None:
+        """Count it by its command and outcome."""
+        self.hooks[HOOKS[state]].count(outcome)
 
     def rescued(self, runs: int) -> None:
         """Count them."""

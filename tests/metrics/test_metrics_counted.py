@@ -205,3 +205,20 @@ def test_a_lost_lease(start_simulator: StartSimulator, make_service: MakeService
     found = while_it_runs(made, act)
     assert found.of("transfers_total", "outcome") == {"lease_lost": 1}
     assert found.of("runs", "state") == {"cancelled": 1}
+
+
+@pytest.mark.parametrize(("hook", "outcome"), [("true", "done"), ("false", "failed")])
+def test_hooks(
+    make_service: MakeService, start_simulator: StartSimulator, hook: str, outcome: str
+) -> None:
+    """Each hook is counted by its command and how it ended; all else is there as 0."""
+    made = make_service(start_simulator())
+    made.submit(1, 2, 3)
+    found = measured(made, on_done=(f"/bin/{hook}",))
+    counted = {
+        (has["hook"], has["outcome"]): value
+        for name, has, value in found.samples()
+        if name == "downloader_hooks_total"
+    }
+    assert len(counted) == 10
+    assert {key: value for key, value in counted.items() if value} == {("on_done", outcome): 3}
