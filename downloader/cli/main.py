@@ -18,6 +18,7 @@ from downloader import __version__, failpoints
 from downloader.cli.configuration import read_configuration
 from downloader.cli.suggestions import files
 from downloader.errors import DownloaderError
+from downloader.observe import journal
 
 _COLLECT_EVERY: Final = 10_000
 """After how many new objects Python looks for garbage: its 700 are for less than we import."""
@@ -138,10 +139,12 @@ def _exit_code() -> int:
         click.echo("Stopped.", err=True)
         return 130
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        journal.tell("error", said.getvalue())
         return 2
     except DownloaderError as error:
-        click.echo(f"downloader: {error}", err=True)
+        journal.tell("error", f"downloader: {error}")
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - the last resort of a program for people
         return _bug(error)
@@ -154,10 +157,10 @@ def _bug(error: Exception) -> int:
         raise error
     from downloader.rules.redaction import redact_text  # noqa: PLC0415 - not on a good day
 
-    click.echo(
+    journal.tell(
+        "error",
         f"downloader: an error that should not happen: {type(error).__name__}: "
         f"{redact_text(str(error))[:300]}\n"
         "Nothing recorded is lost. Please report it; DOWNLOADER_TRACEBACK=1 shows where it was.",
-        err=True,
     )
     return 1

@@ -26,6 +26,7 @@ from downloader.cli.options import (
 from downloader.cli.quantities import Duration, Rate, Size
 from downloader.errors import ConfigurationError
 from downloader.hooks.command import find_command
+from downloader.observe import journal
 from downloader.rules.decisions import Limits
 from downloader.settings import (
     DEFAULT_API_URL,
@@ -241,7 +242,7 @@ def run(
     verbose: int,
     log_format: str,
     quiet: bool,
-    **options: Any,  # noqa: ANN401 - click's values; `_settings` names them
+    **options: Any,  # noqa: ANN401 - click's values; `settings_of` names them
 ) -> int:
     """Ask for the results of tracked runs, save their audio files, and keep the record.
 
@@ -259,7 +260,7 @@ def run(
         raise click.UsageError("--once and --drain exclude each other.")
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other.")
-    settings = _settings(options)
+    settings = settings_of(options)
     from downloader.session import Mode  # noqa: PLC0415 - usage errors come first, and fast
 
     mode = Mode.ONCE if once else Mode.DRAIN if drain else Mode.FOREVER
@@ -276,12 +277,12 @@ def run(
     return conclude(result, mode, quiet=quiet)
 
 
-def _settings(options: Mapping[str, Any]) -> Settings:
-    """Return the settings that the options of `run` add up to."""
+def settings_of(options: Mapping[str, Any], api_key: str | None = None) -> Settings:
+    """Return the settings that the options of `run` add up to, with the key that is found."""
     output: Path | None = options["output"]
     return Settings(
         output=output if output is not None else Path(),
-        api_key=load_api_key(),
+        api_key=load_api_key() if api_key is None else api_key,
         api_url=options["api_url"],
         concurrency=options["concurrency"],
         lease_seconds=options["lease"],
@@ -384,7 +385,7 @@ def _with_logs(
 
     return replace(
         settings,
-        verbosity=verbose + 1 if daemon and not quiet else verbose,
+        verbosity=max(verbose, 1) if daemon and not quiet else verbose,
         logs_as_json=log_format == "json" or (log_format == "auto" and daemon),
     )
 
@@ -407,7 +408,7 @@ def _read_again(context: click.Context, database: Path, beside: Path, *, daemon:
     from downloader.store.database import database_url  # noqa: PLC0415 - as above
 
     options = read_again(context)
-    settings = _settings(options)
+    settings = settings_of(options)
     if options["output"] is None:
         settings = replace(settings, output=beside)
     settings = _with_logs(
@@ -433,18 +434,18 @@ def conclude(result: Result, mode: Mode, *, quiet: bool = False) -> int:
             err=True,
         )
     if trouble is not None and mode is not Mode.FOREVER:
-        click.echo(f"downloader: {trouble.message}", err=True)
+        journal.tell("error", f"downloader: {trouble.message}")
         return 3
     if mode is Mode.FOREVER:
         return 0
     if result.stopped is not None and result.work_left:
-        click.echo(f"downloader: stopped early ({result.stopped}); runs are left.", err=True)
+        journal.tell("warning", f"downloader: stopped early ({result.stopped}); runs are left.")
         return 4
     if tally.failed:
-        click.echo(
+        journal.tell(
+            "error",
             f"downloader: {tally.failed} {'run' if tally.failed == 1 else 'runs'} failed; "
             "see `downloader list --state failed`.",
-            err=True,
         )
         return 1
     return 0

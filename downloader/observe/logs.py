@@ -11,11 +11,13 @@ import logging
 import os
 import stat
 import sys
+from functools import partialmethod
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from downloader.logger import TELLTALES, get_logger, redact
+from downloader.observe import journal
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -81,8 +83,9 @@ class _Lines:
     def __init__(self, *_: object) -> None:
         pass
 
-    def msg(self, message: str) -> None:
+    def _write(self, level: str, message: str) -> None:
         """Write one line."""
+        message = journal.prefix(level) + message
         # A terminal that was closed, or a log's disk that is full, ends no transfer.
         with contextlib.suppress(OSError):
             if "tqdm" in sys.modules:  # whoever draws bars has imported it
@@ -93,7 +96,11 @@ class _Lines:
                 sys.stderr.write(message + "\n")
             sys.stderr.flush()
 
-    debug = info = warning = error = critical = exception = msg
+    msg = info = partialmethod(_write, "info")
+    debug = partialmethod(_write, "debug")
+    warning = partialmethod(_write, "warning")
+    error = exception = partialmethod(_write, "error")
+    critical = partialmethod(_write, "critical")
 
 
 class _Libraries(logging.Handler):

@@ -44,6 +44,8 @@ class Notifier:
         if self.is_on:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._socket.settimeout(_SEND_SECONDS)
+        self.refusal = ""
+        """What stands before each status from now on: why a configuration was not taken."""
         self._status = ""
         self._stopping = self._failed = False
 
@@ -99,6 +101,8 @@ class Notifier:
     def _changed(self, status: str) -> str:
         # One line, whatever a server's words in it are: a second would be a message of its own.
         text = " ".join(redact_text(status).split())
+        if self.refusal and not self._stopping:
+            text = f"{' '.join(redact_text(self.refusal).split())}; {text}"
         if text == self._status:
             return ""
         self._status = text
