@@ -27,7 +27,7 @@ from downloader.session import Mode, Session, Signal
 from downloader.store import inspection
 from downloader.store.status import status
 from downloader.supervision import Manager, Reloading, supervise
-from downloader.transfer.choice import why_no_curl
+from downloader.transfer.choice import NoCurl, why_no_curl
 from downloader.transfer.engine import Engine, Timing
 from downloader.transfer.files import DiskError
 from downloader.transfer.output import Output
@@ -184,17 +184,13 @@ def make_engine(settings: Settings) -> Engine:
     """
     timing = Timing(stall_seconds=settings.stall_seconds)
     if settings.engine != "httpx":
-        missed = why_no_curl()
+        missed = check_engine(settings)
         if missed is None:
             from downloader.transfer.curl_engine import CurlEngine  # noqa: PLC0415 - may be missing
 
             return CurlEngine(
                 timing, connections=settings.concurrency, raise_limit=settings.owns_process
             )
-        if settings.engine == "curl":
-            raise ConfigurationError(
-                f"--engine curl needs pycurl, and {missed.why}: pip install pycurl."
-            ) from missed.error
         if not missed.missing:
             _log.warning("engine.curl_unusable", error=str(missed.error), used="httpx")
     from downloader.transfer.httpx_engine import (  # noqa: PLC0415 - only where it is needed
@@ -202,6 +198,21 @@ def make_engine(settings: Settings) -> Engine:
     )
 
     return HttpxEngine(timing, connections=settings.concurrency)
+
+
+def check_engine(settings: Settings) -> NoCurl | None:
+    """Return why libcurl cannot be used; None: it can.
+
+    Raises:
+        ConfigurationError: it cannot, and is asked for.
+
+    """
+    missed = why_no_curl()
+    if missed is not None and settings.engine == "curl":
+        raise ConfigurationError(
+            f"--engine curl needs pycurl, and {missed.why}: pip install pycurl."
+        ) from missed.error
+    return missed
 
 
 def _remaining_bytes(session: Session, unfinished: int) -> int | None:

@@ -199,7 +199,8 @@ def check_api_key(key: str) -> None:
     """
     if not key:
         raise ConfigurationError(
-            "No API key: set CAMB_API_KEY, or CAMB_API_KEY_FILE to the path of a file with it."
+            "There is no API key; set CAMB_API_KEY, or CAMB_API_KEY_FILE to the path of a file "
+            "with it."
         )
     if not all("!" <= character <= "~" for character in key):
         raise ConfigurationError(

@@ -110,7 +110,6 @@ class Reloading:
             self._wanted = 0
             notifier = self._manager.notifier
             notifier.reloading()
-            status = "the configuration was read again"
             try:
                 read = await anyio.to_thread.run_sync(self._manager.reread, abandon_on_cancel=True)
             except (DownloaderError, OSError) as error:
@@ -119,10 +118,12 @@ class Reloading:
                     message=str(error),
                     hint="the settings of before stay in force",
                 )
-                status = f"the configuration was refused: {error}"
+                notifier.refusal = f"the configuration was refused: {str(error).rstrip('.')}"
+                notifier.ready("the settings of before stay in force")
             else:
                 await self._take(read)
-            notifier.ready(status)
+                notifier.refusal = ""
+                notifier.ready("the configuration was read again")
 
     async def _take(self, read: Reread) -> None:
         session = self._session

@@ -10,10 +10,10 @@ import click
 from click.core import ParameterSource
 
 from downloader.cli.configuration import FILE_KEYS, Configuration
-from downloader.cli.key import find_api_key
+from downloader.cli.key import credential_is_withheld, find_api_key
 from downloader.cli.options import Command, hidden, json_option, place_of
 from downloader.cli.quantities import Duration, Size
-from downloader.cli.run import run
+from downloader.cli.run import run, settings_of
 from downloader.cli.submit import submit
 from downloader.cli.variables import unknown_variables
 from downloader.errors import ConfigurationError
@@ -68,17 +68,26 @@ def _settings() -> list[click.Parameter]:
     params=_settings(),
 )
 @json_option
+@click.option("--check", is_flag=True, help="Show nothing; see whether `run` would start with it.")
 @click.pass_context
-def config(ctx: click.Context, /, *, as_json: bool, **_values: object) -> None:
+def config(ctx: click.Context, /, *, as_json: bool, check: bool, **_values: object) -> None:
     """Show each setting with its value, and where that comes from.
 
     A value comes from a flag, else from the environment, else from the configuration file, else
     it is the default. The options are those that a configuration file may set. Of the API key
     only the place is told.
+
+    With --check it is silent, and ends with 0, where `run` would take all that and the API key;
+    else it says what is wrong, and ends with 2. Disks and ports are not looked at.
     """
+    if check and as_json:
+        raise click.UsageError("--check and --json exclude each other.")
     parent = ctx.parent
     file = parent.obj if parent is not None and parent.obj is not None else Configuration()
     settings = {one.name: one for one in _resolved(ctx, file)}
+    if check:
+        _check_as_run(ctx.params)
+        return
     key, unknown = _key_origin(), unknown_variables(ctx)
     if as_json:
         shown = {
@@ -97,6 +106,22 @@ def config(ctx: click.Context, /, *, as_json: bool, **_values: object) -> None:
     for name, near in unknown.items():
         meant = "unset it" if near is None else f"did you mean {near}?"
         click.echo(f"downloader: nothing reads {name}: {meant}", err=True)
+
+
+def _check_as_run(options: dict[str, Any]) -> None:
+    """Check what `run` checks beside single values before it begins.
+
+    Raises:
+        ConfigurationError: it would not begin.
+
+    """
+    from downloader.cli.metrics import check  # noqa: PLC0415 - start-up time
+    from downloader.service import check_engine  # noqa: PLC0415 - as above
+
+    # A reload hands over no other credential: it is of no matter to it.
+    settings = settings_of(options, "withheld" if credential_is_withheld() else None)
+    check(settings)
+    check_engine(settings)
 
 
 def _resolved(ctx: click.Context, file: Configuration) -> Iterator[_Setting]:

@@ -42,8 +42,8 @@ def load_api_key() -> str:
     found = find_api_key()
     if found is None:
         raise ConfigurationError(
-            "No API key: set CAMB_API_KEY, or CAMB_API_KEY_FILE to the path of a file with it. "
-            "(The simulator takes any key.)"
+            "There is no API key; set CAMB_API_KEY, or CAMB_API_KEY_FILE to the path of a file "
+            f"with it{_or_credential()}. (The simulator takes any key.)"
         )
     if found.readers_warning is not None:
         _warn_of_readers(found.readers_warning)
@@ -67,9 +67,39 @@ def find_api_key() -> FoundKey | None:
         return _read(path, "CAMB_API_KEY_FILE names", warn_of_readers=ours)
     if credentials is not None:
         path = credentials / _CREDENTIAL
-        if path.is_file():
+        if _is_withheld(path) or path.is_file():
             return _read(path, "systemd's credential is in", warn_of_readers=False)
     return None
+
+
+def credential_is_withheld() -> bool:
+    """Return whether the key is a credential that this process of the service cannot read.
+
+    systemd 252 keeps them from what ExecReload= starts; the service itself has it all the same.
+    """
+    credentials = _credentials_folder()
+    if credentials is None or os.environ.get("CAMB_API_KEY", "").strip():
+        return False
+    named = os.environ.get("CAMB_API_KEY_FILE")
+    path = _expanded(named) if named else credentials / _CREDENTIAL
+    return path.parent == credentials and _is_withheld(path)
+
+
+def _is_withheld(path: Path) -> bool:
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(path, os.R_OK)
+
+
+def _or_credential() -> str:
+    """Return what else gives the key to a service that systemd gives credentials to."""
+    if _credentials_folder() is None:
+        return ""
+    return f", or have the unit load the credential {_CREDENTIAL} (LoadCredential=)"
 
 
 def _credentials_folder() -> Path | None:

@@ -35,10 +35,31 @@ def exported(settings: Settings, *, tell: bool) -> Iterator[Metrics]:
     if port is None and textfile is None:
         yield Unmeasured()
         return
+    check(settings)
+    from downloader.observe.export import Export  # noqa: PLC0415 - may be missing, and is slow
+
+    with Export(host=settings.metrics_host, port=port, textfile=textfile) as export:
+        if export.url is not None:
+            _log.info("metrics.served", url=export.url)
+            if tell or port == 0:  # a free port that nobody knows is of no use
+                click.echo(f"Metrics: {export.url}", err=True)
+        yield export
+
+
+def check(settings: Settings) -> None:
+    """See that what the settings ask for can be had, but for a port, which may be taken by then.
+
+    Raises:
+        ConfigurationError: prometheus-client is missing, or a path cannot be used.
+
+    """
+    port, textfile = settings.metrics_port, settings.metrics_textfile
+    if port is None and textfile is None:
+        return
     if textfile is not None:
         _check(textfile)
     try:
-        from downloader.observe.export import Export  # noqa: PLC0415 - may be missing, and is slow
+        import downloader.observe.export  # noqa: F401, PLC0415 - as above
     except ImportError as error:
         named = "--metrics-port" if port is not None else "--metrics-textfile"
         missing = isinstance(error, ModuleNotFoundError) and error.name == "prometheus_client"
@@ -46,12 +67,6 @@ def exported(settings: Settings, *, tell: bool) -> Iterator[Metrics]:
         raise ConfigurationError(
             f"{named} needs prometheus-client, and {why}: pip install prometheus-client."
         ) from error
-    with Export(host=settings.metrics_host, port=port, textfile=textfile) as export:
-        if export.url is not None:
-            _log.info("metrics.served", url=export.url)
-            if tell or port == 0:  # a free port that nobody knows is of no use
-                click.echo(f"Metrics: {export.url}", err=True)
-        yield export
 
 
 def _check(path: Path) -> None:

@@ -185,7 +185,7 @@ def test_databases_that_cannot_be_used(tmp_path: Path) -> None:
         ({"min_poll_seconds": 9.0, "max_poll_seconds": 1.0}, "is less than"),
         ({"api_url": "http://example.com"}, "in the clear"),
         ({"api_url": 5}, "api_url must be a text"),
-        ({"api_key": ""}, "No API key"),
+        ({"api_key": ""}, "There is no API key; set CAMB_API_KEY"),
         ({"api_key": None}, "api_key must be a text"),
         ({"api_key": "5ecret key"}, "white space"),
     ],

@@ -11,8 +11,11 @@ from downloader.cli.config import config
 from downloader.cli.configuration import FILE_KEYS
 from downloader.cli.main import cli
 from downloader.cli.quantities import Duration, Size
+from downloader.rules.redaction import redact_text
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cli.calling import Caller
 
 KEY = "cambKEY.7f3a9c1e5b8d2046"
@@ -26,6 +29,7 @@ def test_every_setting_is_shown(call: Caller) -> None:
     assert {parameter.opts[0].removeprefix("--") for parameter in config.params} == {
         *FILE_KEYS,
         "json",
+        "check",
     }
     assert {one["source"] for one in found["settings"].values()} == {"default"}
     assert {one["place"] for one in found["settings"].values()} == {None}
@@ -207,3 +211,42 @@ def test_sizes_are_shown_as_they_are_typed(size: int) -> None:
 def test_durations(seconds: float, text: str) -> None:
     """The largest unit of which a duration is a whole number is taken."""
     assert Duration.show(seconds) == text
+
+
+def test_a_check_is_silent(call: Caller) -> None:
+    """`--check` says nothing, with 0, of what `run` would take."""
+    call.set(CAMB_API_KEY=KEY)
+    path = call.configure("concurrency = 3\n")
+    answer = call("--config", path, "config", "--check")
+    assert (answer.code, answer.out, answer.err) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("concurrency = 0", "--concurrency"),
+        ('min-poll = "1h"', "--max-poll"),
+        ('on-done = "/no/such/hook"', "--on-done"),
+        ('metrics-textfile = "/dev/null"', "--metrics-textfile"),
+        ('api-url = "http://elsewhere.example/apis"', "in the clear"),
+    ],
+)
+def test_a_check_refuses_what_run_would(call: Caller, line: str, said: str) -> None:
+    """`--check` ends with 2, and with the words of `run`, where that would not start."""
+    call.set(CAMB_API_KEY=KEY)
+    path = call.configure(f"{line}\n")
+    checked, started = call("--config", path, "config", "--check"), call("--config", path, "run")
+    assert (checked.code, started.code) == (2, 2)
+    assert said in checked.err
+    assert said in started.err
+
+
+def test_a_check_wants_a_key(call: Caller, tmp_path: Path) -> None:
+    """Without a key `--check` ends with 2; a service with credentials is told of that way too."""
+    assert "There is no API key; set CAMB_API_KEY" in call("config", "--check").err
+    call.set(CREDENTIALS_DIRECTORY=str(tmp_path))
+    answer = call("config", "--check")
+    assert answer.code == 2
+    assert "the credential camb-api-key (LoadCredential=)" in answer.err
+    assert redact_text(answer.err) == answer.err  # nothing of it is lost in a log
+    assert call("config", "--check", "--json").code == 2
