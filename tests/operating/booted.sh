@@ -39,6 +39,16 @@ runuser -u downloader -- cat /etc/downloader/camb-api-key
 part reloaded
 systemctl reload downloader && show ActiveState
 
+part kept
+echo 'concurrency = "many"' >>/etc/downloader/config.toml
+systemctl reload downloader || echo "reload: $?"
+show ActiveState
+kill -HUP "$(show MainPID)" # past the check
+until_it StatusText 'the configuration was refused: *; * saved*'
+show StatusText
+sed -i '$d' /etc/downloader/config.toml
+systemctl reload downloader && until_it StatusText '20 saved*'
+
 part doctor
 bash -e asking && echo "exit $?"
 
@@ -61,6 +71,14 @@ show NRestarts
 cp key /etc/downloader/camb-api-key
 systemctl reset-failed downloader
 
+part missing
+mv /etc/downloader/camb-api-key .
+systemctl start downloader
+systemctl show --property ExecMainStatus --value downloader
+mv camb-api-key /etc/downloader/
+systemctl stop downloader
+systemctl reset-failed downloader
+
 part once
 seq 21 23 | program submit --file -
 systemctl start downloader-once && echo started
@@ -70,6 +88,9 @@ part failed
 echo 99 | program submit --file -
 systemctl start downloader-once
 systemctl --failed --plain --no-legend | cut -d' ' -f1
+
+part errors
+journalctl --unit downloader --unit downloader-once --output cat -p err _COMM=downloader
 
 part journal
 journalctl --unit downloader --unit downloader-once --output cat

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from harness import KEY, wait_until
+from pages import command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,9 +84,13 @@ def test_the_recipe() -> None:
     written = {"DOWNLOADER_DATABASE", "DOWNLOADER_OUTPUT", "HOME"}
     assert all(final.environment[name].startswith("/data") for name in written)
     assert not any("KEY" in name and "FILE" not in name for name in final.environment)
+    ignored = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    assert "*" in ignored
     for value in build.values("COPY"):
         for source in value.split()[:-1]:
             assert (ROOT / source).exists(), source
+            assert f"!{source.removeprefix('./')}" in ignored
+    assert command("docs/commands.md", "health") == f"HEALTHCHECK {health}"
 
 
 @pytest.fixture(scope="module")

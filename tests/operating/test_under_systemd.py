@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,21 +17,27 @@ from pages import ROOT, block, command
 
 UNITS: Final = ROOT / "docs/systemd"
 BOOT_SECONDS: Final = 240
-# Told of by what this test brings about: a stop, a run that fails.
-EXPECTED: Final = {("warning", "service.stopping"), ("error", "run.failed")}
+# Told of by what this test brings about: a stop, a run that fails, a bad configuration.
+EXPECTED: Final = {
+    ("warning", "service.stopping"),
+    ("error", "run.failed"),
+    ("error", "configuration.refused"),
+}
 API: Final = "http://127.0.0.1:8400/apis"
 
 SIMULATOR: Final = f"""
 [Service]
 ExecStart=/opt/downloader/bin/downloader simulate --port 8400 --api-key {KEY} --fail 99
 """
+# ProtectHome= and PrivateTmp= would hide the program where it is, in a home or below /tmp.
+SEEN: Final = f"ProtectHome=no\nBindReadOnlyPaths={ROOT} {sys.prefix} {sys.base_prefix}"
 # Nothing of the unit is changed but what the test needs: where the API is, no minutes of waiting,
-# and that the program may be where it is not when installed: in somebody's home.
-DROP_IN: Final = """
+# and that the program may be where it is not when installed.
+DROP_IN: Final = f"""
 [Service]
 WatchdogSec=3s
 RestartSec=100ms
-ProtectHome=no
+{SEEN}
 """
 TRIAL: Final = f"""
 [Service]
@@ -77,7 +84,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "simulator.service": SIMULATOR,
         "trial.service": TRIAL,
         "drop-in.conf": DROP_IN,
-        "once.conf": "[Service]\nProtectHome=no\n",
+        "once.conf": f"[Service]\n{SEEN}\n",
     }.items():
         (trial / name).write_text(content, encoding="utf-8")
     (trial / "docs").symlink_to(ROOT / "docs")
@@ -129,6 +136,33 @@ def test_it_is_reloaded(told: dict[str, str]) -> None:
     """`systemctl reload` comes back, with the service active and the configuration read."""
     assert told["reloaded"] == "active\n"
     assert '"event": "configuration.read_again"' in told["journal"]
+
+
+def test_a_bad_configuration_fails_the_reload(told: dict[str, str]) -> None:
+    """A reload with a bad file fails, the service goes on, and its status keeps telling."""
+    lines = told["kept"].splitlines()
+    assert "reload: 1" in lines
+    assert "active" in lines
+    refused = "the configuration was refused: Invalid value for '--concurrency'"
+    assert lines[-1].startswith(refused), lines
+    assert "; 20 saved" in lines[-1]
+    assert "should not happen" not in told["journal"]
+
+
+def test_errors_have_their_priority(told: dict[str, str]) -> None:
+    """`journalctl -p err` shows what the program told as errors, JSON as it was, and no more."""
+    lines = told["errors"].splitlines()
+    assert any('"event": "configuration.refused"' in line for line in lines), lines
+    assert any("camb-api-key, which is empty" in line for line in lines)
+    assert any("--concurrency" in line and not line.startswith("{") for line in lines)
+    levels = {json.loads(line)["level"] for line in lines if line.startswith("{")}
+    assert levels == {"error"}
+    assert re.search(r"^<\d>", told["journal"], re.MULTILINE) is None
+
+
+def test_a_key_file_that_is_missing(told: dict[str, str]) -> None:
+    """A service whose key file is not there ends with 243, as the page's table says."""
+    assert told["missing"].splitlines()[-1] == "243"
 
 
 def test_doctor_is_lent_the_key(told: dict[str, str]) -> None:

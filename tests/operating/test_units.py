@@ -82,6 +82,9 @@ def test_what_the_daemon_relies_on() -> None:
     unit = section("downloader.service")
     assert unit["Type"] == "notify"
     assert unit["ExecReload"] == "/bin/kill -HUP $MAINPID"
+    text = (UNITS / "downloader.service").read_text("utf-8")
+    [check] = re.findall(r"\nExecReload=(.+ config --check)\nExecReload=/bin/kill", text)
+    assert check.split()[:3] == unit["ExecStart"].split()[:3]  # what it checks is what is run
     assert unit["RestartPreventExitStatus"] == "2"
     assert unit["LoadCredential"].startswith("camb-api-key:")
     assert unit["WatchdogSec"] == "60s"
