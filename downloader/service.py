@@ -36,6 +36,8 @@ from downloader.transfer.room import Room
 from downloader.worker import UNWIND_SECONDS, Workers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from anyio.abc import TaskGroup
 
     from downloader.gate import Trouble
@@ -60,6 +62,10 @@ class Result:
     stopped: str | None  # the signal or limit that ended it early
     work_left: bool
     trouble: Trouble | None
+    output: Path
+    unfinished: int  # runs, of whatever type, when it was last counted: at the end
+    standing: dict[str, int] | None = None
+    """How many runs are in which state, where a drain found nothing to do."""
 
 
 def run(
@@ -117,7 +123,8 @@ async def serve(
         await anyio.to_thread.run_sync(output.prepare)
     except DiskError as error:
         if error.reason != "disk_full":
-            raise ConfigurationError(f"{error.message} See --output.") from error
+            words = "Put that right, or name another folder with --output."
+            raise ConfigurationError(f"{error.message} {words}") from error
     session = Session(settings, database, mode, tally=metrics.tally)
     if await session.in_thread(inspection.any_of_other_types, database, RUN_TYPES):
         _log.warning("runs.of_unknown_type", hint="nobody asks for them; see `downloader list`")
@@ -137,6 +144,7 @@ async def serve(
         service = _Service(session, client, engine, output, reporter=reporter, manager=manager)
         metrics.begin(service.live, partial(_figures, database))
         stopped = await service.run()
+        unfinished = service.unfinished
     finally:
         manager.notifier.stopping("ending")
         client.close()
@@ -144,7 +152,10 @@ async def serve(
         if session.backlog is not None:
             session.backlog.close()
     left = await session.in_thread(inspection.any_unfinished, database, RUN_TYPES)
-    result = Result(session.tally, stopped, left, session.trouble)
+    tally, standing = session.tally, None
+    if mode is Mode.DRAIN and not (left or tally.done or tally.failed):
+        standing = (await session.in_thread(status, database, utc_now())).runs
+    result = Result(tally, stopped, left, session.trouble, output.folder, unfinished, standing)
     _tell_end(result, time.monotonic() - began_at)
     return result
 
@@ -267,7 +278,7 @@ class _Service:
         self._workers = Workers(session, self._recorder, output, engine)
         self._hooks = Hooks(session)
         self._stopped: str | None = None
-        self._unfinished = 0
+        self.unfinished = 0
         self._finished_then = 0
         self._count_again_at = float("-inf")
 
@@ -316,13 +327,13 @@ class _Service:
         """Count what is left, as seldom as it takes long: among a million runs it does."""
         began_at, tally = time.monotonic(), self._session.tally
         if began_at >= self._count_again_at or self._session.stopping.is_set():
-            self._unfinished = await self._session.in_thread(
+            self.unfinished = await self._session.in_thread(
                 inspection.count_unfinished, self._session.database
             )
             self._finished_then = tally.done + tally.failed
             ended_at = time.monotonic()
             self._count_again_at = ended_at + max(1.0, _COUNTING_SHARE * (ended_at - began_at))
-        return max(0, self._unfinished - (tally.done + tally.failed - self._finished_then))
+        return max(0, self.unfinished - (tally.done + tally.failed - self._finished_then))
 
     async def _show(self) -> None:
         self._reporter.show(await self._snapshot())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
 
+from downloader.cli.hints import typed
 from downloader.cli.listing import run_key
 from downloader.cli.options import Command, database_option, json_option, type_option
 from downloader.cli.suggestions import ids_of
@@ -44,9 +46,17 @@ def retry(
         if failed:
             number = control.retry_failed(opened, run_type, utc_now())
             click.echo(json.dumps({"retried": number}) if as_json else f"put back {number}")
+            _tell_next(number, as_json=as_json)
             return
         changed = control.retry(opened, keys, utc_now())
     _tell(changed, "retried", "put back", "only failed and cancelled ones", as_json=as_json)
+    _tell_next(len(changed.changed), as_json=as_json)
+
+
+def _tell_next(number: int, *, as_json: bool) -> None:
+    """Say to whoever looks on what has to be done for runs that were put back."""
+    if number and not as_json and sys.stdout.isatty():
+        click.echo(typed("unless it runs already, `downloader run --drain` asks for them now"))
 
 
 @click.command(cls=Command, epilog="Example: downloader cancel 12345")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from downloader.cli.hints import typed
 from downloader.cli.key import find_api_key
 from downloader.cli.options import (
     Command,
@@ -128,7 +129,7 @@ def _as_text(check: Check) -> str:
     first = f"{check.status:<9}{check.name.replace('_', ' ')}: "
     lines = _wrapped(first + check.finding, width)
     if check.advice is not None:
-        lines += _wrapped(f"{'':<9}> {check.advice}", width)
+        lines += _wrapped(f"{'':<9}> {typed(check.advice)}", width)
     return "\n".join(lines)
 
 

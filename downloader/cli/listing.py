@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from downloader.camb.run_types import RUN_TYPES
+from downloader.cli.hints import typed
 from downloader.cli.options import Command, database_option, json_option, type_option
 from downloader.cli.quantities import Duration
 from downloader.cli.screen import Screen, screen
@@ -18,6 +19,7 @@ from downloader.cli.suggestions import error_codes, ids_of
 from downloader.cli.words import run_name, size, span, write_csv
 from downloader.clock import utc_now
 from downloader.errors import InputError
+from downloader.rules.error_codes import REMEDIES
 from downloader.rules.ids import parse_id, show_id
 from downloader.rules.plain import moment, plain
 from downloader.rules.states import RunKey, State
@@ -123,6 +125,7 @@ def list_runs(
             for row in rows:
                 click.echo(json.dumps(plain(row)))
         else:
+            number = 0
             for number, line in enumerate(_table(rows, now, on)):  # the heading is number 0
                 if cut and number > _MOST_FOR_EYES:
                     click.echo(
@@ -130,6 +133,8 @@ def list_runs(
                     )
                 else:
                     click.echo(line)
+            if on.width is not None and not number:
+                click.echo(f"no run is listed; looked into {opened.path}", err=True)
 
 
 @click.command(cls=Command, epilog="Example: downloader show 12345")
@@ -158,7 +163,9 @@ def show(*, run_id: str, run_type: str, database: str | None, as_json: bool) -> 
     for name, value in plain(run).items():
         if value is not None:
             click.echo(f"{name:<18}{value}")
-    click.echo("events")
+    if run["state"] == State.FAILED and (remedy := REMEDIES.get(str(run["error_code"]))):
+        click.echo(f"{'what_to_do':<18}{typed(remedy)}")
+    click.echo("events (times are UTC)")
     for event in events:
         detail = f": {event.detail}" if event.detail else ""
         before = f"{event.from_state} {on.arrow} " if event.from_state else ""

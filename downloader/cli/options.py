@@ -15,8 +15,9 @@ from click.core import ParameterSource
 
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
 from downloader.cli.configuration import Configuration, read_configuration
+from downloader.cli.hints import typed
 from downloader.cli.suggestions import files
-from downloader.errors import ConfigurationError
+from downloader.errors import ConfigurationError, DownloaderError
 from downloader.rules.redaction import redact_text
 
 if TYPE_CHECKING:
@@ -96,6 +97,14 @@ class Command(click.Command):
             ) from None
         context.meta[_ARGUMENTS] = given
         return context
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
+        """Run the command; the commands that an error names can be typed as they stand."""
+        try:
+            return super().invoke(ctx)
+        except DownloaderError as error:
+            error.args = (typed(str(error)),)
+            raise
 
 
 def _hint(ctx: click.Context, parameter: click.Option, values: Configuration) -> str:

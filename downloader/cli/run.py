@@ -9,10 +9,11 @@ import sys
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from downloader.cli.hints import typed
 from downloader.cli.key import load_api_key
 from downloader.cli.options import (
     Command,
@@ -24,10 +25,12 @@ from downloader.cli.options import (
     verbose_option,
 )
 from downloader.cli.quantities import Duration, Rate, Size
+from downloader.cli.words import size
 from downloader.errors import ConfigurationError
 from downloader.hooks.command import find_command
 from downloader.observe import journal
 from downloader.rules.decisions import Limits
+from downloader.rules.error_codes import REMEDIES
 from downloader.settings import (
     DEFAULT_API_URL,
     DEFAULT_CONCURRENCY,
@@ -427,25 +430,50 @@ def conclude(result: Result, mode: Mode, *, quiet: bool = False) -> int:
     from downloader.session import Mode  # noqa: PLC0415 - start-up time
 
     tally, trouble = result.tally, result.trouble
-    if sys.stderr.isatty() and not quiet:
-        click.echo(
-            f"{tally.done} saved ({tally.bytes / 1e6:.1f} MB), {tally.failed} failed"
-            + ("; unfinished runs are left" if result.work_left else ""),
-            err=True,
-        )
+    terminal = sys.stderr.isatty()
+    if not quiet and (terminal or mode is Mode.DRAIN):
+        try:
+            click.echo(_done(result), err=terminal)
+        except OSError:  # whoever read it is gone; the files are saved, and that is what counts
+            if not terminal:  # Python must not flush into the pipe at exit.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if trouble is not None and mode is not Mode.FOREVER:
         journal.tell("error", f"downloader: {trouble.message}")
         return 3
+    left = _counted(result.unfinished, "is left", "are left")
+    again = typed(f"`downloader run{_FLAGS[mode.value]}` goes on with what is left.")
     if mode is Mode.FOREVER:
+        if terminal and not quiet and result.work_left:
+            click.echo(f"{left}; {again}", err=True)
         return 0
     if result.stopped is not None and result.work_left:
-        journal.tell("warning", f"downloader: stopped early ({result.stopped}); runs are left.")
+        journal.tell("warning", f"downloader: stopped early ({result.stopped}), {left}; {again}")
         return 4
     if tally.failed:
+        for code, number in tally.failures.most_common(_CODES_TOLD):
+            journal.tell("error", f"{code} ({number}): {typed(REMEDIES.get(code, _UNKNOWN))}")
         journal.tell(
             "error",
-            f"downloader: {tally.failed} {'run' if tally.failed == 1 else 'runs'} failed; "
-            "see `downloader list --state failed`.",
+            f"downloader: {_counted(tally.failed, 'failed', 'failed')}; "
+            + typed("see `downloader list --state failed`."),
         )
         return 1
     return 0
+
+
+_FLAGS: Final = {"once": " --once", "drain": " --drain", "forever": ""}
+_CODES_TOLD: Final = 3
+_UNKNOWN: Final = "see docs/sql.md"
+
+
+def _done(result: Result) -> str:
+    """Say what was done, and where the files are."""
+    tally, standing = result.tally, result.standing
+    if standing is not None:
+        return f"nothing to do: {standing['done']:,} saved, {standing['failed']:,} failed"
+    where = f" ({size(tally.bytes)}) in {result.output}" if tally.done else ""
+    return f"{tally.done:,} saved{where}, {tally.failed:,} failed"
+
+
+def _counted(runs: int, one: str, many: str) -> str:
+    return f"{runs:,} {'run' if runs == 1 else 'runs'} {one if runs == 1 else many}"

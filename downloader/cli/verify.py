@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import click
 
 from downloader.camb.run_types import DEFAULT_RUN_TYPE
+from downloader.cli.hints import typed
 from downloader.cli.options import Command, database_option, json_option, output_option
 
 if TYPE_CHECKING:
@@ -95,7 +96,9 @@ def verify(
         tally = verification.tally
         bar.close()
         for line in (
-            [_json_summary(tally)] if as_json else _summary(tally, quick=quick, repair=repair)
+            [_json_summary(tally)]
+            if as_json
+            else _summary(tally, opened.path, quick=quick, repair=repair)
         ):
             lines.write(line)
     return 1 if tally.found else 0
@@ -134,11 +137,13 @@ def _as_text(finding: Finding) -> str:
         of_type = finding.key.run_type
         run = f" {finding.key.run_id}" + ("" if of_type == DEFAULT_RUN_TYPE else f" ({of_type})")
     done = "" if finding.repair is None else f"; {finding.repair}"
-    return f"{finding.kind.value.replace('_', ' ')}{run}: {finding.detail}{done}"
+    return f"{finding.kind.value.replace('_', ' ')}{run}: {typed(finding.detail)}{done}"
 
 
-def _summary(tally: Tally, *, quick: bool, repair: bool) -> list[str]:
+def _summary(tally: Tally, database: Path, *, quick: bool, repair: bool) -> list[str]:
     """Return the last lines: what was looked at, what was found, and what can be done now."""
+    if not tally.checked and not tally.found:
+        return [f"nothing to check: no saved run is recorded in {database}"]
     files = f"{tally.checked} saved {'file' if tally.checked == 1 else 'files'}"
     how = "existence and size only" if quick else f"{tally.read_bytes / 1e6:,.1f} MB read"
     if not tally.found:
@@ -149,9 +154,9 @@ def _summary(tally: Tally, *, quick: bool, repair: bool) -> list[str]:
     )
     lines = [f"checked {files} ({how}): {found}; {tally.repaired} repaired"]
     if tally.put_back:
-        lines.append("`downloader run --drain` fetches what was put back")
+        lines.append(typed("`downloader run --drain` fetches what was put back"))
     if not repair and set(tally.found) & _REPAIRABLE:
-        lines.append("`downloader verify --repair` puts right what can be put right")
+        lines.append(typed("`downloader verify --repair` puts right what can be put right"))
     return lines
 
 

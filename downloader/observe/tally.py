@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -96,6 +97,7 @@ class Tally:
 
     done: int = 0
     failed: int = 0
+    failures: Counter[str] = field(default_factory=Counter)  # by error code
     bytes: int = 0
     received_bytes: int = 0
     refreshed: int = 0
@@ -114,15 +116,19 @@ class Tally:
                 self.refreshed += 1
             case TransferFailed():
                 self.failed += 1
+                self.failures[step.error_code] += 1
 
     def expired_unused(self, *, renewed: int, failed: int) -> None:
         """Count runs whose URL expired before it was used; `failed` ones get no new one."""
         self.refreshed += renewed
         self.failed += failed
+        if failed:
+            self.failures[EXPIRED] += failed
 
-    def poll_failed(self, error_code: str) -> None:  # noqa: ARG002 - as above
+    def poll_failed(self, error_code: str) -> None:
         """Count a run that has failed by the API's word, or that was given up."""
         self.failed += 1
+        self.failures[error_code] += 1
 
     def request(self, judgement: Judgement | None, seconds: float) -> None:  # noqa: ARG002 - as above
         """Count a request to the API that took so long; None: it was cut off."""

@@ -30,6 +30,38 @@ API_ERRORS: Final = frozenset(
 RUN_ERRORS: Final = TRANSFER_ERRORS | {"provider_failed", "bad_run", "forbidden", "deadline"}
 """Why a run failed."""
 
+_TRY_LATER: Final = "the network or the storage was at fault: retry it when that is well again"
+_NEW_TRY: Final = "retry it once, in case the file was stored anew; else ask the provider"
+_SETTINGS: Final = (
+    "the storage, or a proxy on the way, answers as none should: see `downloader doctor`, "
+    "then retry it"
+)
+
+REMEDIES: Final = {
+    **dict.fromkeys(("network", "truncated", "storage_busy", "storage_error"), _TRY_LATER),
+    **dict.fromkeys(("missing", "empty", "error_page", "not_audio", "too_long"), _NEW_TRY),
+    **dict.fromkeys(("unverifiable_length", "encoded_content", "bad_length"), _SETTINGS),
+    **dict.fromkeys(("unexpected_partial", "unusable_range", "unexpected_status"), _SETTINGS),
+    **dict.fromkeys(("unexpected_redirect", "too_many_redirects", "unusable_redirect"), _SETTINGS),
+    "stalled": "the network was at fault: retry it, or give it more time with --stall",
+    "too_slow": "the line was too slow for it: retry it, with a lower --concurrency",
+    "url_expired": "URLs expire sooner than transfers begin: retry it, with a lower --concurrency; "
+    "if that is no help, check this machine's clock with `downloader doctor`",
+    "url_refused": "the storage takes no URL of it: check this machine's clock with "
+    "`downloader doctor`, then retry it; else ask the provider",
+    "storage_refused": "the storage refuses it: retry it once, then ask the provider",
+    "unusable_url": "the service gave a URL that cannot be used: ask the provider",
+    "name_taken": "move the file that has its name away, then retry it",
+    "too_large": "raise --max-file-size, or save on a file system that takes such files; "
+    "then retry it",
+    "provider_failed": "no use in a retry, unless the fault was the provider's: start a new run, "
+    "and submit its id",
+    "bad_run": "no use in a retry: check the run id and its --type",
+    "forbidden": "no use in a retry with this API key: take that of the run's account",
+    "deadline": "retry it to wait once more, longer with --give-up-after; or ask the provider",
+}
+"""What a person can do for a run that has failed so: is there any use in a retry, and when."""
+
 BLOCKS: Final = frozenset(
     {
         ("api", "key_refused"),

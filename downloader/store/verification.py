@@ -44,6 +44,7 @@ class Tracked:
     location: str | None
     lease_expires_at: datetime | None
     updated_at: datetime
+    error_code: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +215,7 @@ def tracked(database: Database, keys: Iterable[RunKey]) -> dict[RunKey, Tracked]
                 runs.c.location,
                 runs.c.lease_expires_at,
                 runs.c.updated_at,
+                runs.c.error_code,
             ).where(runs.c.run_type == run_type, runs.c.run_id.in_(run_ids))
             for run_id, state, *rest in connection.execute(query):
                 found[RunKey(run_type, run_id)] = Tracked(State(state), *rest)

@@ -66,10 +66,17 @@ def _disk_error(folder: Path, error: OSError) -> DiskError:
         return DiskError("disk_full", _why_full(folder, error.errno))
     if error.errno in TOO_MANY_FILES:
         return too_many_files()
-    return DiskError(
-        "output_unusable",
-        f"The output folder {folder} cannot be written to: {error.strerror}.",
-    )
+    why = f"cannot be written to: {error.strerror}"
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        in_the_way = next((one for one in (folder, *folder.parents) if _is_other(one)), None)
+        if in_the_way is not None:
+            why = f"cannot be made: {in_the_way} is there, and is no folder"
+    return DiskError("output_unusable", f"The output folder {folder} {why}.")
+
+
+def _is_other(path: Path) -> bool:
+    """Return whether something is there that is not a folder."""
+    return os.path.lexists(path) and not path.is_dir()
 
 
 def too_many_files() -> DiskError:

@@ -228,13 +228,18 @@ def _told(stray: _Stray) -> str:
     named = "" if stray.key.run_type == next(iter(RUN_TYPES)) else f" --type {stray.key.run_type}"
     if run is None:
         return (
-            f"{stray.path} is of no tracked run: move it away, or "
+            f"{stray.path} is of no tracked run: if it is no other database's, move it away, or "
             f"`downloader submit{named} {run_id}` to have it compared with what the service has"
         )
     match run.state:
         case State.DONE:
             return f"{stray.path} is not this run's file, which is {run.location}: move it away"
         case State.FAILED | State.CANCELLED:
+            if run.error_code == "name_taken":  # it has been compared, and is another
+                return (
+                    f"{stray.path} is not what the service has of this run: move it away, then "
+                    f"`downloader retry{named} {run_id}`"
+                )
             over = "has failed" if run.state is State.FAILED else "was cancelled"
             return (
                 f"{stray.path} is of a run that {over}: move it away, or "

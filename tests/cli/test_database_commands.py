@@ -174,7 +174,7 @@ def test_a_mistyped_name(call: Caller, command: str) -> None:
     assert (answer.code, answer.out) == (2, "")
     assert answer.err == (
         f"downloader: There is no database at {call.folder / 'typo.sqlite3'}: name it with "
-        "--database; `downloader submit` makes one.\n"
+        "--database; `downloader submit --database typo.sqlite3` makes one.\n"
     )
     assert sorted(call.folder.iterdir()) == before
 

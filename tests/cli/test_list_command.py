@@ -71,7 +71,7 @@ def test_show(call: Caller, driver: Driver) -> None:
     lines = call("show", "4").out.splitlines()
     assert "state             done" in lines
     assert "location          /audio/4.wav" in lines
-    assert lines[lines.index("events") + 1 :] == [
+    assert lines[lines.index("events (times are UTC)") + 1 :] == [
         f"  {NOON}  pending  (submitted)",
         f"  {NOON}  pending → ready  (url_received: SUCCESS)",
         lines[-2],

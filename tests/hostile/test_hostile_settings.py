@@ -52,7 +52,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
 
     def execute(settings: Settings, *_: Any, **__: Any) -> Result:  # noqa: ANN401 - not looked at
         found.append(settings)
-        return Result(Tally(), None, work_left=False, trouble=None)
+        return Result(Tally(), None, False, None, settings.output, 0)  # noqa: FBT003 - in its order
 
     monkeypatch.setattr(run_command, "execute", execute)
     return found

@@ -104,7 +104,7 @@ def test_who_asks_for_no_metrics_loads_none(
     """Without the options the library is not imported, and need not be there."""
     program.env["DOWNLOADER_API_URL"] = start_simulator().api_url
     program.submit([1, 2])
-    done = call(program, "", "run", "--drain")
+    done = call(program, "", "run", "--drain", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
     done = call(program, "sys.modules['prometheus_client'] = None", "run", "--once")
     assert (done.returncode, done.stderr) == (0, "")

@@ -41,7 +41,7 @@ def test_what_a_call_leaves(
     """A call of cron's leaves a file that all may read, with what it did and the database has."""
     program.env["DOWNLOADER_API_URL"] = start_simulator().api_url
     program.submit(range(1, 21))
-    done = program("run", mode)
+    done = program("run", mode, "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     found = Scrape.of_file(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
@@ -81,7 +81,7 @@ def test_a_file_that_cannot_be_written(program: Program, start_simulator: StartS
     """It is told in one line, and everything is saved all the same, with the exit code of that."""
     program.env["DOWNLOADER_API_URL"] = start_simulator().api_url
     program.submit([1, 2, 3])
-    done = program("run", "--drain", "--metrics-textfile", "missing/downloader.prom")
+    done = program("run", "--drain", "-q", "--metrics-textfile", "missing/downloader.prom")
     assert (done.returncode, done.stdout) == (0, "")
     [line] = done.stderr.splitlines()
     assert "metrics.not_written" in line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +49,10 @@ def test_exit_code_of_failures(program: Program, start_simulator: StartSimulator
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     program.submit(range(1, 4))
     done = program("run", "--drain")
-    assert (done.returncode, done.stdout) == (1, "")
+    assert done.returncode == 1
+    assert re.fullmatch(rf"2 saved \([\d.]+ [kM]B\) in {program.output}, 1 failed\n", done.stdout)
     assert "run_id=2" in done.stderr
+    assert "\nprovider_failed (1): no use in a retry" in done.stderr
     assert "No such sound" in done.stderr
     assert done.stderr.endswith("downloader: 1 run failed; see `downloader list --state failed`.\n")
     assert "2  failed" in program("list", "--state", "failed").stdout
@@ -86,7 +89,10 @@ def test_interrupted_then_resumed(
         process.send_signal(interrupt)
         _, err = process.communicate()
     assert process.returncode == 4
-    assert f"stopped early ({interrupt.name}); runs are left" in err
+    assert err.endswith(
+        f"downloader: stopped early ({interrupt.name}), 3 runs are left; "
+        "`downloader run --drain` goes on with what is left.\n"
+    )
     assert len(part_sizes(program)) == 3
     rows = program.query("SELECT state, lease_owner, attempts FROM runs")
     assert rows == [("ready", None, 0)] * 3

@@ -36,10 +36,12 @@ def test_all_is_well(rig: Rig) -> None:
 
 
 def test_nothing_saved_yet(rig: Rig) -> None:
-    """Where nothing is saved, and not even the output folder is made, all is well."""
+    """Where nothing is saved, and not even the output folder is made, it says so."""
     shutil.rmtree(rig.output)
     rig.track(1, "pending")
     assert rig.verify("--repair").code == 0
+    said = rig.program("verify").stdout
+    assert said == f"nothing to check: no saved run is recorded in {rig.program.database}\n"
     assert not rig.output.exists()
 
 
