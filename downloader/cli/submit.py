@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shlex
 import sys
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
@@ -14,13 +16,16 @@ from downloader.cli.options import Command, database_option, json_option, type_o
 from downloader.cli.suggestions import files
 from downloader.clock import utc_now
 from downloader.errors import InputError
-from downloader.rules.ids import BadId, parse_id, parse_pieces, show_id
+from downloader.rules.ids import BadId, NoIdColumn, parse_id, parse_pieces, show_id
 from downloader.rules.json_array import MAX_LINE_CHARACTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from downloader.rules.ids import Item
+
 _BAD_IDS_SHOWN: Final = 10
+_COLUMNS_SHOWN: Final = 10
 _BAD_IDS_ENOUGH: Final = 10_000
 """Whoever has so many has named the wrong file, and it may have no end."""
 
@@ -34,7 +39,7 @@ _BAD_IDS_ENOUGH: Final = 10_000
     metavar="PATH|-",
     shell_complete=files,
     help="Read ids from a file (- is standard input): one a line, a JSON array, or JSON lines "
-    "or CSV with run_id.",
+    "or CSV with a column run_id.",
 )
 @type_option
 @database_option
@@ -78,11 +83,18 @@ def _read(run_ids: tuple[str, ...], files: tuple[str, ...]) -> Iterator[int]:
         found = parse_id(text)
         if isinstance(found, int):
             yield found
+        elif text == "-" or (not text.isdigit() and os.path.isfile(text)):  # noqa: PTH113 - any text
+            raise InputError(
+                f"{show_id(text)} is no run id: to read ids from it, "
+                f"`downloader submit --file {shlex.quote(show_id(text))}`. Nothing was recorded."
+            )
         else:
             bad.add(f"{show_id(text)!r} {found}")
     for name in files:
         read = 0
         for item in _parse(name):
+            if isinstance(item, NoIdColumn):
+                raise InputError(_no_column(name, item))
             if isinstance(item, BadId):
                 bad.add(f"{_title(name)}, line {item.line}: {item.value!r} {item.reason}")
             else:
@@ -98,7 +110,18 @@ def _title(name: str) -> str:
     return "standard input" if name == "-" else name
 
 
-def _parse(name: str) -> Iterator[int | BadId]:
+def _no_column(name: str, found: NoIdColumn) -> str:
+    columns = ", ".join(found.columns[:_COLUMNS_SHOWN])
+    if (more := len(found.columns) - _COLUMNS_SHOWN) > 0:
+        columns += f" and {more} more"
+    return (
+        f"{_title(name)} looks like CSV, but has no column run_id; its columns in line "
+        f"{found.line} are: {columns}. Name that of the ids run_id. "
+        "Nothing was recorded."
+    )
+
+
+def _parse(name: str) -> Iterator[Item]:
     """Read one file, as UTF-8 with or without a BOM."""
     try:
         if name == "-":

@@ -3,7 +3,8 @@
 The format is told from the first line that is neither blank nor a comment:
 
 - `[` begins a JSON array of integers, strings of digits, or objects with `run_id`;
-- a header with a column `run_id` begins CSV (comma, semicolon or tab);
+- a header with a column `run_id`, or else `id`, `Run ID` or the like, begins CSV (comma, semicolon
+  or tab); other names in its place are CSV of which nobody knows where the ids are;
 - anything else is one id a line, or one JSON object with `run_id` a line.
 
 Reading is a stream: a million ids need no more memory than their longest line, and no line
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _MAX_SHOWN_CHARACTERS: Final = 60
 _COLUMN: Final = "run_id"
+_LIKE_THE_COLUMN: Final = frozenset({"id", "run id", "run-id", "runid"})
 _DELIMITERS: Final = ",;\t"
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _DIGITS: Final = re.compile(r"[0-9]+")
@@ -50,7 +52,15 @@ class BadId:
     reason: str
 
 
-Item = int | BadId
+@dataclass(frozen=True, slots=True)
+class NoIdColumn:
+    """The header of CSV in which no column is named as that of the ids; nothing follows it."""
+
+    line: int
+    columns: tuple[str, ...]
+
+
+Item = int | BadId | NoIdColumn
 
 
 def parse_id(text: str) -> int | str:
@@ -100,6 +110,8 @@ def parse_pieces(pieces: Iterable[tuple[int, str]]) -> Iterator[Item]:
             yield from _from_array(rest)
         elif len(line) < MAX_LINE_CHARACTERS and _header(line) is not None:
             yield from _from_csv(rest)
+        elif len(line) < MAX_LINE_CHARACTERS and (columns := _other_header(line)):
+            yield NoIdColumn(number, columns)
         else:
             yield from _from_lines(rest)
         return
@@ -145,8 +157,7 @@ def _from_array(numbered: Iterator[tuple[int, str]]) -> Iterator[Item]:
 
 def _from_csv(numbered: Iterator[tuple[int, str]]) -> Iterator[Item]:
     header_number, header = next(numbered)
-    delimiter, columns = _header(header) or (",", [_COLUMN])
-    column = columns.index(_COLUMN)
+    delimiter, column = _header(header) or (",", 0)
     # Strict, or an unclosed quote would swallow the rest of the file without a word.
     too_long: list[Item] = []
 
@@ -179,17 +190,33 @@ def _from_csv(numbered: Iterator[tuple[int, str]]) -> Iterator[Item]:
             yield _of_text(number, row[column])
 
 
-def _header(line: str) -> tuple[str, list[str]] | None:
-    """Return delimiter and column names of a CSV header; None if the line is none."""
-    for delimiter in _DELIMITERS:
-        try:
-            fields = next(csv.reader([line.strip()], delimiter=delimiter), [])
-        except csv.Error:
-            continue
-        columns = [field.strip().lower() for field in fields]
-        if _COLUMN in columns:
-            return delimiter, columns
+def _header(line: str) -> tuple[str, int] | None:
+    """Return the delimiter of a CSV header, and which column has the ids; None if it is none."""
+    read = [(delimiter, _fields(line, delimiter)) for delimiter in _DELIMITERS]
+    for names in ({_COLUMN}, _LIKE_THE_COLUMN):
+        for delimiter, fields in read:
+            columns = [field.lower() for field in fields]
+            found = next((n for n, name in enumerate(columns) if name in names), None)
+            if found is not None:
+                return delimiter, found
     return None
+
+
+def _other_header(line: str) -> tuple[str, ...]:
+    """Return the column names of a line that looks as a CSV header does, without one for ids."""
+    for delimiter in _DELIMITERS:
+        fields = _fields(line, delimiter)
+        named = len(fields) > 1 and all(any(map(str.isalpha, field)) for field in fields)
+        if named and not line.lstrip().startswith("{"):
+            return tuple(clean_text(field, _MAX_SHOWN_CHARACTERS) for field in fields)
+    return ()
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    try:
+        return [one.strip() for one in next(csv.reader([line.strip()], delimiter=delimiter), [])]
+    except csv.Error:
+        return []
 
 
 def _of_value(line: int, value: object, text: str) -> Item:

@@ -231,3 +231,31 @@ def test_a_name_like_standard_input(call: Caller, tmp_path: Path) -> None:
     """A file named `-` can still be read, by its path."""
     (tmp_path / "-").write_text("1\n", encoding="utf-8")
     assert call("submit", "--file", "./-").code == 0
+
+
+@pytest.mark.parametrize("name", ["id", "ID", "Run ID", "runId", "run-id"])
+def test_csv_with_another_name_for_the_ids(call: Caller, driver: Driver, name: str) -> None:
+    """A column that is called id, or much like run_id, is taken where none is called run_id."""
+    (call.folder / "ids.csv").write_text(f"prompt,{name}\nrain,11\nwind,12\n")
+    assert call("submit", "--file", "ids.csv").out == "submitted 2 new, 0 already tracked\n"
+    (call.folder / "ids.csv").write_text(f"{name};run_id\n1;13\n")
+    assert call("submit", "--file", "ids.csv").out == "submitted 1 new, 0 already tracked\n"
+    assert sorted(driver.states()) == [11, 12, 13]
+
+
+def test_csv_without_ids(call: Caller, driver: Driver) -> None:
+    """CSV in which no column is that of the ids gets one message, with the columns there are."""
+    (call.folder / "x.csv").write_text("number,prompt\n" + "1,rain\n" * 50)
+    answer = call("submit", "--file", "x.csv")
+    _assert_refused(answer, driver, "x.csv looks like CSV, but has no column run_id", "line 1")
+    assert "are: number, prompt. Name that of the ids run_id. Nothing was" in answer.err
+    assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["-", "my ids.csv"])
+def test_a_file_in_the_place_of_an_id(call: Caller, driver: Driver, name: str) -> None:
+    """Whoever names a file, or a pipe, as if it were an id is told what to type."""
+    (call.folder / "my ids.csv").write_text("1\n")
+    answer = call("submit", name, "--database", "runs.sqlite3")
+    shown = f"'{name}'" if " " in name else name
+    _assert_refused(answer, driver, f"`downloader submit --file {shown} --database runs.sqlite3`")

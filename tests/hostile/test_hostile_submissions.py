@@ -14,7 +14,7 @@ from hostile.hostile_values import MB, assert_told, measured
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from downloader.rules.ids import BadId, parse_ids, parse_pieces
+from downloader.rules.ids import BadId, NoIdColumn, parse_ids, parse_pieces
 from downloader.rules.json_array import MAX_LINE_CHARACTERS
 from downloader.rules.states import MAX_RUN_ID
 
@@ -51,6 +51,8 @@ def test_any_text_is_read(text: str) -> None:
             assert item.value.isprintable()
             assert len(item.value) <= 60
             assert item.reason
+        elif isinstance(item, NoIdColumn):
+            assert all(name.isprintable() and len(name) <= 60 for name in item.columns)
         else:
             assert 1 <= item <= MAX_RUN_ID
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from downloader.rules.ids import BadId, parse_id, parse_ids
+from downloader.rules.ids import BadId, Item, parse_id, parse_ids
 from downloader.rules.states import MAX_RUN_ID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def ids(text: str) -> list[int | BadId]:
+def ids(text: str) -> list[Item]:
     """Read a file's text."""
     return list(parse_ids(text.splitlines(keepends=True)))
 
