@@ -123,8 +123,12 @@ async def serve(
         await anyio.to_thread.run_sync(output.prepare)
     except DiskError as error:
         if error.reason != "disk_full":
-            words = "Put that right, or name another folder with --output."
-            raise ConfigurationError(f"{error.message} {words}") from error
+            why = error.message
+            raise ConfigurationError(
+                lambda say: (
+                    f"{why} Put that right, or name another folder with {say.setting('output')}."
+                )
+            ) from error
     session = Session(settings, database, mode, tally=metrics.tally)
     if await session.in_thread(inspection.any_of_other_types, database, RUN_TYPES):
         _log.warning("runs.of_unknown_type", hint="nobody asks for them; see `downloader list`")
@@ -221,7 +225,9 @@ def check_engine(settings: Settings) -> NoCurl | None:
     missed = why_no_curl()
     if missed is not None and settings.engine == "curl":
         raise ConfigurationError(
-            f"--engine curl needs pycurl, and {missed.why}: pip install pycurl."
+            lambda say: (
+                f"{say.setting('engine')} curl needs pycurl, and {missed.why}: pip install pycurl."
+            )
         ) from missed.error
     return missed
 

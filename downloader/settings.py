@@ -78,7 +78,10 @@ def check_polls(min_poll_seconds: float, max_poll_seconds: float) -> None:
     """
     if max_poll_seconds < min_poll_seconds:
         raise ConfigurationError(
-            f"--max-poll {max_poll_seconds:g} is less than --min-poll {min_poll_seconds:g}."
+            lambda say: (
+                f"{say.setting('max-poll')} {max_poll_seconds:g} is less than "
+                f"{say.setting('min-poll')} {min_poll_seconds:g}."
+            )
         )
 
 
@@ -137,6 +140,8 @@ _AT_THE_START: Final = {
     "owns_process": "",  # no option: it never changes
 }
 """What folders, clients and clocks were made from. Each field is in one of the two."""
+FIELD_OF: Final = {option: name for name, option in (_LIVE | _AT_THE_START).items()}
+"""The field of each option, which is what Python calls it."""
 
 
 def change(before: Settings, read: Settings) -> Change:
@@ -170,15 +175,21 @@ def check_api_url(url: str) -> None:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ConfigurationError("--api-url is not a URL.") from None
+        raise ConfigurationError(lambda say: f"{say.setting('api-url')} is not a URL.") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigurationError("--api-url must be a URL such as https://client.camb.ai/apis.")
+        raise ConfigurationError(
+            lambda say: f"{say.setting('api-url')} must be a URL such as {DEFAULT_API_URL}."
+        )
     if parts.query or parts.fragment or parts.username is not None:
-        raise ConfigurationError("--api-url takes no query, no fragment and no user name.")
+        raise ConfigurationError(
+            lambda say: f"{say.setting('api-url')} takes no query, no fragment and no user name."
+        )
     if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(
-            f"--api-url would send the API key to {host} in the clear: use https. "
-            "(http is for a simulator on this machine.)"
+            lambda say: (
+                f"{say.setting('api-url')} would send the API key to {host} in the clear: use "
+                "https. (http is for a simulator on this machine.)"
+            )
         )
 
 
@@ -198,12 +209,10 @@ def check_api_key(key: str) -> None:
 
     """
     if not key:
-        raise ConfigurationError(
-            "There is no API key; set CAMB_API_KEY, or CAMB_API_KEY_FILE to the path of a file "
-            "with it."
-        )
+        raise ConfigurationError(lambda say: f"{say.api_key} is empty: {say.check_key}.")
     if not all("!" <= character <= "~" for character in key):
         raise ConfigurationError(
-            "The API key has white space or characters that no key has: "
-            "check CAMB_API_KEY or the file that CAMB_API_KEY_FILE names."
+            lambda say: (
+                f"{say.api_key} has white space or characters that no key has: {say.check_key}."
+            )
         )

@@ -78,7 +78,10 @@ class ApiClient:
             self._client.build_request("GET", self._base)
         except (httpx.InvalidURL, ValueError):  # UnicodeError, of a host, is one
             raise ConfigurationError(
-                "--api-url cannot be asked: its host, or a character in it, is none that a URL has."
+                lambda say: (
+                    f"{say.setting('api-url')} cannot be asked: its host, or a character in it, "
+                    "is none that a URL has."
+                )
             ) from None
 
     def use_key(self, api_key: str) -> None:

@@ -111,10 +111,7 @@ def existing_url(text: str | Path | None) -> sa.URL:
     """
     url = database_url(text)
     if not Path(url.database or "").exists():
-        raise StoreError(
-            f"There is no database at {url.database}: name it with --database; "
-            "`downloader submit` makes one."
-        )
+        raise StoreError(lambda say: f"There is no database at {url.database}: {say.name_one}.")
     return url
 
 
@@ -171,8 +168,10 @@ class Database:
         except (OSError, ValueError) as error:  # ValueError: a null byte in the path
             said = error.strerror if isinstance(error, OSError) else error
             raise StoreError(
-                f"The database {self.path} cannot be opened: {said}. "
-                "Check the path and its permissions, or name another with --database."
+                lambda say: (
+                    f"The database {self.path} cannot be opened: {said}. "
+                    f"Check the path and its permissions, or {say.name_another}."
+                )
             ) from error
 
     @contextlib.contextmanager
@@ -216,31 +215,36 @@ class Database:
             raise self._explain(error) from error
         except UnicodeDecodeError:  # SQLite quotes a damaged schema, which the driver cannot read
             raise StoreError(
-                f"The database {self.path} cannot be used: it is damaged. "
-                "Restore a backup, or name another with --database."
+                lambda say: (
+                    f"The database {self.path} cannot be used: it is damaged. "
+                    f"Restore a backup, or {say.name_another}."
+                )
             ) from None
 
     def _explain(self, error: DatabaseError | sqlite3.Error) -> StoreError:
         """Say in words what SQLite said; the statement and its parameters stay out."""
         said = str(error.orig if isinstance(error, DatabaseError) else error)
         kind: type[StoreError] = StoreError
-        advice = "Check the file, or name another with --database."
+        advice, or_another = "Check the file", True
         if "locked" in said or "busy" in said:
-            kind = BusyDatabaseError
+            kind, or_another = BusyDatabaseError, False
             advice = (
                 f"Another program has held it for {self._busy_seconds:.0f} seconds: "
-                "find it (for instance an open sqlite3 shell) and end it."
+                "find it (for instance an open sqlite3 shell) and end it"
             )
         elif "full" in said or ("I/O" in said and self._has_no_room()):
-            kind, advice = FullDatabaseError, "Make room on its disk."
+            kind, or_another, advice = FullDatabaseError, False, "Make room on its disk"
         elif "unable to open" in said:
-            advice = (
-                "Check the path, its permissions and the limit on open files (ulimit -n), "
-                "or name another with --database."
-            )
+            advice = "Check the path, its permissions and the limit on open files (ulimit -n)"
         elif "readonly" in said:
-            advice = "The file or its folder may not be written to: check the permissions."
-        return kind(f"The database {self.path} cannot be used: {said}. {advice}")
+            or_another = False
+            advice = "The file or its folder may not be written to: check the permissions"
+        return kind(
+            lambda say: (
+                f"The database {self.path} cannot be used: {said}. {advice}"
+                + (f", or {say.name_another}." if or_another else ".")
+            )
+        )
 
     def _has_no_room(self) -> bool:
         """Return whether the disk is full: SQLite says 'I/O error' where the WAL's index is it."""

@@ -78,8 +78,10 @@ def current_revision(database: Database) -> str | None:
         ours = {"runs", "run_events"} <= tables or len(tables) == 1
         if "alembic_version" not in tables or not ours:
             raise StoreError(
-                f"The database {database.path} belongs to another program "
-                f"(it has a table {min(tables)!r}): name another with --database."
+                lambda say: (
+                    f"The database {database.path} belongs to another program "
+                    f"(it has a table {min(tables)!r}): {say.name_another}."
+                )
             )
         revision = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
         return None if revision is None else str(revision)
@@ -161,10 +163,12 @@ def _known_revision(database: Database, directory: ScriptDirectory) -> str | Non
     found = current_revision(database)
     if found is not None and found not in {s.revision for s in directory.walk_revisions()}:
         raise NewerDatabaseError(
-            f"The database {database.path} was made by a newer version of this program "
-            f"(its schema is {found}, this version knows {directory.get_current_head()}): "
-            "install that version again, or put back the backup that it made beside the database, "
-            "or name another with --database."
+            lambda say: (
+                f"The database {database.path} was made by a newer version of this program "
+                f"(its schema is {found}, this version knows {directory.get_current_head()}): "
+                "install that version again, or put back the backup that it made beside the "
+                f"database, or {say.name_another}."
+            )
         )
     return found
 
