@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from downloader.api.tracker import (
         Failed,
         Progress,
+        Run,
         Saved,
         Submission,
         Tracker,
@@ -48,6 +49,7 @@ __all__ = [
     "NewerDatabaseError",
     "Options",
     "Progress",
+    "Run",
     "Saved",
     "StoreError",
     "Submission",
@@ -59,7 +61,7 @@ __all__ = [
     "open",
 ]
 
-_TRACKER = frozenset({"Failed", "Progress", "Saved", "Submission", "Tracker", "open"})
+_TRACKER = frozenset({"Failed", "Progress", "Run", "Saved", "Submission", "Tracker", "open"})
 _DRAIN = frozenset({"Drained", "Options", "adrain", "arun", "drain"})
 
 

@@ -14,6 +14,13 @@ import anyio.to_thread
 
 from downloader import service
 from downloader.api import tracker as tracking
+from downloader.api.arguments import (
+    check_names,
+    database_of,
+    path_of,
+    told_in_python,
+    wrong_type,
+)
 from downloader.errors import BlockedError, ConfigurationError
 from downloader.observe.metrics import Unmeasured
 from downloader.observe.progress import Silent
@@ -70,6 +77,7 @@ class Options(TypedDict, total=False):
     max_file_bytes: int
 
 
+_NAMES: Final = frozenset({"api_key", *Options.__annotations__})
 _TEN_YEARS: Final = 10 * 365 * 86400.0
 _RANGES: Final[dict[str, tuple[type, float, float]]] = {
     "concurrency": (int, 1, 256),
@@ -114,16 +122,18 @@ def drain(
     """Save everything that is or gets finished, until no run is unfinished; blocking.
 
     For a plain script, in any thread. It runs an event loop of its own: where one runs already,
-    await `adrain`. A path stands for the database there, opened for this call alone. Ctrl-C ends
-    it in peace, as a cancelled `adrain`, and then raises KeyboardInterrupt.
+    await `adrain`. A path stands for the database there, opened for this call alone; there must be
+    one. Ctrl-C ends it in peace, as a cancelled `adrain`, and then raises KeyboardInterrupt.
 
     Raises:
         ConfigurationError: an option is wrong, or an event loop runs in this thread.
+        TypeError: an option is unknown.
         BlockedError: the service as a whole cannot go on: the key is refused, payment is due, the
             disk is full. What was saved until then is saved.
-        StoreError: the database cannot be used.
+        StoreError: the database cannot be used, or is not there.
 
     """
+    check_names("drain", options, _NAMES)
     if _in_event_loop():
         raise ConfigurationError(
             "downloader.drain() blocks, and an event loop runs in this thread: "
@@ -145,9 +155,10 @@ async def adrain(
     and their runs are given back, which takes a second at the most and a commit.
 
     Raises:
-        ConfigurationError, BlockedError, StoreError: as `drain`.
+        ConfigurationError, TypeError, BlockedError, StoreError: as `drain`.
 
     """
+    check_names("adrain", options, _NAMES)
     result = await _serve(tracker, api_key, options, Mode.DRAIN)
     if result.trouble is not None:
         raise BlockedError(result.trouble.message, reason=result.trouble.reason)
@@ -164,13 +175,17 @@ async def arun(
 ) -> None:
     """Save whatever is submitted, by this program or another, until cancelled; as `adrain` else.
 
-    What blocks the service is waited out, and shown by `Tracker.progress`.
+    What blocks the service, a refused key among it, is waited out where `adrain` would raise
+    BlockedError: `Tracker.progress` shows it. A database that is not there is made, since this may
+    well begin before the first run is submitted.
 
     Raises:
         ConfigurationError: an option is wrong.
+        TypeError: an option is unknown.
         StoreError: the database cannot be used.
 
     """
+    check_names("arun", options, _NAMES)
     await _serve(tracker, api_key, options, Mode.FOREVER)
 
 
@@ -185,25 +200,30 @@ async def _serve(
     asyncio's own way of cancelling a task cuts off whatever that waits for, and heeds no shield
     of anyio's. It must not meet a task that just records what was saved.
     """
-    settings = _settings(api_key, options)
     results: list[Result] = []
+    with told_in_python():
+        settings = _settings(api_key, options)
+        path = None
+        if not isinstance(tracker, tracking.Tracker):
+            path = database_of("tracker", tracker, "a Tracker or the path of a database")
 
-    async def work() -> None:
-        if isinstance(tracker, tracking.Tracker):
-            results.append(await _serve_on(tracker.database, settings, options, mode))
-            return
-        opened = await anyio.to_thread.run_sync(tracking.open, tracker)
-        with closing(opened):
-            results.append(await _serve_on(opened.database, settings, options, mode))
+        async def work() -> None:
+            if isinstance(tracker, tracking.Tracker):
+                results.append(await _serve_on(tracker.database, settings, options, mode))
+                return
+            existing = mode is not Mode.FOREVER
+            opening = partial(tracking.opened, path, existing=existing)
+            with closing(await anyio.to_thread.run_sync(opening)) as opened:
+                results.append(await _serve_on(opened.database, settings, options, mode))
 
-    try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(work)
-    except BaseExceptionGroup as raised:
-        _, failures = raised.split(anyio.get_cancelled_exc_class())
-        if failures is None:
-            raise  # cancelled, and nothing else
-        raise service.first_error(failures) from None
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(work)
+        except BaseExceptionGroup as raised:
+            _, failures = raised.split(anyio.get_cancelled_exc_class())
+            if failures is None:
+                raise  # cancelled, and nothing else
+            raise service.first_error(failures) from None
     return results[0]
 
 
@@ -220,13 +240,9 @@ def _settings(api_key: str, options: Options) -> Settings:
 
     Raises:
         ConfigurationError: one of them is wrong.
-        TypeError: one is unknown.
 
     """
     values: dict[str, Any] = dict(options)
-    unknown = set(values) - Options.__annotations__.keys()
-    if unknown:
-        raise TypeError(f"unexpected keyword argument {min(unknown)!r}")
     for name, value in values.items():
         if name in _RANGES:
             _check_number(name, value)
@@ -234,11 +250,13 @@ def _settings(api_key: str, options: Options) -> Settings:
         raise ConfigurationError(f"engine must be one of {', '.join(ENGINES)}.")
     for name, value in (("api_url", values.get("api_url", "")), ("api_key", api_key)):
         if not isinstance(value, str):
-            raise ConfigurationError(f"{name} must be a text.")
+            raise wrong_type(name, "a text", value)
     limits = {
         field.name: values.pop(field.name) for field in fields(Limits) if field.name in values
     }
-    output = Path(values.pop("output", ""))
+    output = Path(path_of("output", values.pop("output", "")))
+    if "\0" in str(output):
+        raise ConfigurationError("output has a null byte, which no path has.")
     return Settings(output=output, api_key=api_key.strip(), limits=Limits(**limits), **values)
 
 
@@ -247,8 +265,7 @@ def _check_number(name: str, value: object) -> None:
     kind, least, most = _RANGES[name]
     kinds = int if kind is int else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or math.isnan(value):
-        what = "a whole number" if kind is int else "a number"
-        raise ConfigurationError(f"{name} must be {what}, and is of type {type(value).__name__}.")
+        raise wrong_type(name, "a whole number" if kind is int else "a number", value)
     if not least <= value <= most:
         raise ConfigurationError(f"{name} is {value}: it must be from {least:g} to {most:g}.")
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
+from downloader.api.arguments import database_of, told_in_python
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
 from downloader.clock import utc_now
 from downloader.errors import InputError, StoreError
 from downloader.rules.ids import parse_id, show_id
-from downloader.rules.states import UNFINISHED, RunKey
+from downloader.rules.states import UNFINISHED, RunKey, State
 from downloader.store import control, intake, listing, migrate
 from downloader.store import status as store_status
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from datetime import datetime
     from types import TracebackType
-    from typing import Any
+    from typing import Any, SupportsIndex
 
     from downloader.store.database import Database
 
@@ -83,6 +85,19 @@ class Failed(NamedTuple):
     failed_at: datetime
 
 
+class Run(NamedTuple):
+    """Where a run stands: its state, the file it has when it is done, the error it met last."""
+
+    run_type: str
+    run_id: int
+    state: str
+    location: Path | None
+    error_code: str | None
+    error_message: str | None
+    submitted_at: datetime
+    updated_at: datetime
+
+
 class Tracker:
     """An open database of runs; `downloader.open` makes it.
 
@@ -109,12 +124,16 @@ class Tracker:
             raise StoreError(f"The database {self._path} has been closed: open it again.")
         return self._opened
 
-    def submit(self, run_ids: Iterable[int], *, run_type: str = DEFAULT_RUN_TYPE) -> Submission:
+    @told_in_python()
+    def submit(
+        self, run_ids: Iterable[SupportsIndex], *, run_type: str = DEFAULT_RUN_TYPE
+    ) -> Submission:
         """Track runs by their run ids: all of them, or on any error none.
 
         When this returns they are on the disk, also across a power cut. Ids that are tracked
         already are counted and not changed, so that submitting again does no harm. `run_ids` may
-        be a generator of a million; what it raises goes through, and nothing is recorded.
+        be a generator of a million; what it raises goes through, and nothing is recorded. An id is
+        an int, or what Python takes for one: an integer of numpy, say, but no bool.
 
         Raises:
             InputError: an id is none, or there is no such run type.
@@ -124,11 +143,27 @@ class Tracker:
         found = intake.submit(self.database, run_type, _checked(run_ids), utc_now())
         return Submission(found.submitted, found.known)
 
+    @told_in_python()
     def progress(self) -> Progress:
         """Return how everything stands, at one moment."""
         found = store_status.status(self.database, utc_now())
         blocked = found.blocked[0].message if found.blocked else None
         return Progress(**found.runs, bytes=found.bytes, blocked=blocked)
+
+    @told_in_python()
+    def get(self, run_id: SupportsIndex, *, run_type: str = DEFAULT_RUN_TYPE) -> Run | None:
+        """Return where one run stands, None where it is not tracked.
+
+        Raises:
+            InputError: it is no run id, or there is no such run type.
+
+        """
+        _check_type(run_type)
+        checked = _run_id(run_id)
+        if isinstance(checked, str):
+            raise InputError(f"run_id {checked}.")
+        row = listing.standing(self.database, RunKey(run_type, checked))
+        return None if row is None else _run(row)
 
     def saved(self, *, run_type: str | None = None) -> Iterator[Saved]:
         """Yield what is saved, by run type and run id; of one type, if it is given.
@@ -144,23 +179,37 @@ class Tracker:
         for row in self._pages(listing.failed_page, run_type):
             yield Failed(**row)
 
+    def unfinished(self, *, run_type: str | None = None) -> Iterator[Run]:
+        """Yield the runs that are neither saved nor given up, in the manner of `saved`."""
+        for row in self._pages(listing.standing_page, run_type, states=tuple(UNFINISHED)):
+            yield _run(row)
+
     def _pages(
-        self, read_page: Callable[..., list[dict[str, Any]]], run_type: str | None
+        self,
+        read_page: Callable[..., list[dict[str, Any]]],
+        run_type: str | None,
+        states: tuple[State, ...] = (),
     ) -> Iterator[dict[str, Any]]:
         if run_type is not None:
             _check_type(run_type)
-        which, after = listing.Filter(run_type=run_type), None
-        while rows := read_page(self.database, which, after=after, most=_PAGE):
+        which, after = listing.Filter(states, run_type), None
+        while True:
+            with told_in_python():
+                rows = read_page(self.database, which, after=after, most=_PAGE)
+            if not rows:
+                return
             yield from rows
             after = RunKey(rows[-1]["run_type"], rows[-1]["run_id"])
 
+    @told_in_python()
     def retry_failed(self, *, run_type: str | None = None) -> int:
         """Put every run that was given up back in the queue, as new; return how many."""
         if run_type is not None:
             _check_type(run_type)
         return control.retry_failed(self.database, run_type, utc_now())
 
-    def cancel(self, run_ids: Iterable[int], *, run_type: str = DEFAULT_RUN_TYPE) -> int:
+    @told_in_python()
+    def cancel(self, run_ids: Iterable[SupportsIndex], *, run_type: str = DEFAULT_RUN_TYPE) -> int:
         """Give up runs that are not finished, of whatever process; return how many were.
 
         Raises:
@@ -196,33 +245,54 @@ def open(path: str | os.PathLike[str] | None = None) -> Tracker:  # noqa: A001 -
     user's data directory. The environment and configuration files are not asked.
 
     Raises:
+        ConfigurationError: the path is none: a URL, say, or `:memory:`.
         NewerDatabaseError: a newer version made it.
         StoreError: it cannot be opened, or is another program's.
 
     """
-    return Tracker(migrate.open_database(None if path is None else Path(path)))
+    return opened(None if path is None else database_of("path", path))
+
+
+@told_in_python()
+def opened(path: str | None, *, existing: bool = False) -> Tracker:
+    """Open the database at a path; one that is not there is made, unless it has to be."""
+    return Tracker(migrate.open_database(path, existing=existing))
 
 
 def _check_type(run_type: str) -> None:
-    if run_type not in RUN_TYPES:
-        known = " or ".join(repr(name) for name in sorted(RUN_TYPES))
+    names = sorted(RUN_TYPES)  # a list: what is in none need not have a hash
+    if run_type not in names:
+        known = " or ".join(repr(name) for name in names)
         raise InputError(f"{show_id(str(run_type))!r} is no run type: it is {known}.")
 
 
-def _checked(run_ids: Iterable[int]) -> Iterator[int]:
+def _run(row: dict[str, Any]) -> Run:
+    location = row["location"]
+    return Run(**{**row, "location": None if location is None else Path(location)})
+
+
+def _run_id(value: SupportsIndex) -> int | str:
+    """Return the run id that a value stands for, or what is wrong with it."""
+    try:
+        number = None if isinstance(value, bool) else int(operator.index(value))
+    except TypeError:
+        number = None
+    if number is None:
+        return f"is of type {type(value).__name__}: a run id is an int"
+    if number.bit_length() > _MOST_BITS:
+        return "has more digits than any run id"
+    found = parse_id(str(number))
+    return found if isinstance(found, int) else f"({number}) {found}"
+
+
+def _checked(run_ids: Iterable[SupportsIndex]) -> Iterator[int]:
     """Yield ids that can be some; a text is none, or "123" would be three of them."""
     try:
         ids = iter(run_ids)
     except TypeError:
         raise InputError("Run ids come as several: give a list of them, such as [12345].") from None
     for position, value in enumerate(ids):
-        if isinstance(value, bool) or not isinstance(value, int):
-            said = f"is of type {type(value).__name__}: a run id is an int"
-        elif value.bit_length() > _MOST_BITS:
-            said = "has more digits than any run id"
-        elif isinstance(found := parse_id(str(value)), int):
-            yield found
-            continue
-        else:
-            said = f"({value}) {found}"
-        raise InputError(f"run_ids[{position}] {said}. Nothing was changed.")
+        found = _run_id(value)
+        if isinstance(found, str):
+            raise InputError(f"run_ids[{position}] {found}. Nothing was changed.")
+        yield found

@@ -98,6 +98,34 @@ FAILURE: Final = (
 """What is told of a run that failed."""
 
 
+STANDING: Final = (
+    runs.c.run_type,
+    runs.c.run_id,
+    runs.c.state,
+    runs.c.location,
+    runs.c.error_code,
+    runs.c.error_message,
+    runs.c.submitted_at,
+    runs.c.updated_at,
+)
+"""What is told of where a run stands."""
+
+
+def standing_page(
+    database: Database, which: Filter, *, after: RunKey | None, most: int
+) -> list[dict[str, Any]]:
+    """Return the next so many runs, by type and run id, those behind `after`."""
+    return _page(database, sa.select(*STANDING).where(*which.clauses()), after, most)
+
+
+def standing(database: Database, key: RunKey) -> dict[str, Any] | None:
+    """Return where a run stands, None where it is not tracked."""
+    query = sa.select(*STANDING).where(_is(key))
+    with database.read() as connection:
+        row = connection.execute(query).mappings().first()
+        return None if row is None else dict(row)
+
+
 def failed_page(
     database: Database, which: Filter, *, after: RunKey | None, most: int
 ) -> list[dict[str, Any]]:
@@ -117,6 +145,10 @@ def _page(
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
+def _is(key: RunKey) -> sa.ColumnElement[bool]:
+    return sa.and_(runs.c.run_type == key.run_type, runs.c.run_id == key.run_id)
+
+
 def _rows(database: Database, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
     """Yield rows as they come: there may be a million."""
     with database.read() as connection:
@@ -127,13 +159,5 @@ def _rows(database: Database, query: sa.Select[Any]) -> Iterator[dict[str, Any]]
 def show_run(database: Database, key: RunKey) -> tuple[dict[str, Any], list[events.Event]] | None:
     """Return one run (every column but `url`) and its history, None where it is not tracked."""
     with database.read() as connection:
-        row = (
-            connection.execute(
-                sa.select(*SHOWN).where(
-                    runs.c.run_type == key.run_type, runs.c.run_id == key.run_id
-                )
-            )
-            .mappings()
-            .first()
-        )
+        row = connection.execute(sa.select(*SHOWN).where(_is(key))).mappings().first()
         return None if row is None else (dict(row), events.history(connection, key))

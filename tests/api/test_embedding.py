@@ -240,6 +240,41 @@ def test_run_until_cancelled(tracker: downloader.Tracker, start_simulator: Start
     assert_saved(tracker, simulator, {1, 2})
 
 
+def test_run_before_there_is_anything(tmp_path: Path, start_simulator: StartSimulator) -> None:
+    """`arun` may begin before its database is there, and saves what is then submitted to it."""
+    simulator, path = start_simulator(), tmp_path / "runs.sqlite3"
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(downloader.arun, path, **fast(simulator)))
+            await until(path.exists)
+            with downloader.open(path) as tracker:
+                tracker.submit([1])
+                await until(partial(has_saved, tracker, 1))
+            group.cancel_scope.cancel()
+
+    anyio.run(main)
+
+
+def test_run_waits_while_blocked(
+    tracker: downloader.Tracker, start_simulator: StartSimulator
+) -> None:
+    """Where the key is refused `arun` goes on, and the progress says so."""
+    simulator = start_simulator(api_key="another")
+    tracker.submit([1])
+
+    async def main() -> None:
+        saving = asyncio.create_task(downloader.arun(tracker, **fast(simulator)))
+        await until(lambda: tracker.progress().blocked)
+        assert "refused" in (tracker.progress().blocked or "")
+        assert not saving.done()
+        saving.cancel()
+        await asyncio.wait([saving])
+        assert saving.cancelled()
+
+    asyncio.run(main())
+
+
 def test_two_drains_in_one_process(
     tracker: downloader.Tracker, start_simulator: StartSimulator
 ) -> None:
@@ -475,6 +510,7 @@ def test_a_blocking_drain_in_an_event_loop(tracker: downloader.Tracker) -> None:
 def test_errors_come_as_they_are(tmp_path: Path, backend: str) -> None:
     """What goes wrong in a drain is raised as it is documented, in no group of exceptions."""
     (tmp_path / "file").write_text("no folder, and no database. " * 50)
+    downloader.open(tmp_path / "runs.sqlite3").close()
     for arguments, expected in (
         ({"output": tmp_path / "file/audio"}, downloader.ConfigurationError),
         ({"api_url": "http://[::1"}, downloader.ConfigurationError),

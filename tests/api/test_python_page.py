@@ -38,23 +38,30 @@ async def create_run(prompt: str) -> int:
 """
 
 
-def run(name: str, folder: Path, simulator: Simulator) -> str:
-    """Run an example in a folder, asking a simulator; return what it printed."""
+def start(
+    name: str, folder: Path, simulator: Simulator, key: str = KEY
+) -> subprocess.CompletedProcess[str]:
+    """Run an example in a folder, asking a simulator."""
     text = EXAMPLES[name]
     assert "api_key=KEY" in text
     (folder / "your_program.py").write_text(YOUR_PROGRAM)
     (folder / "example.py").write_text(
         text.replace("api_key=KEY", f"api_key=KEY, api_url={simulator.api_url!r}")
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "example.py"],
         cwd=folder,
-        env={"CAMB_API_KEY": KEY},
+        env={"CAMB_API_KEY": key},
         capture_output=True,
         text=True,
         check=False,
         timeout=120,
     )
+
+
+def run(name: str, folder: Path, simulator: Simulator) -> str:
+    """Run an example in a folder, asking a simulator; return what it printed."""
+    done = start(name, folder, simulator)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -96,6 +103,17 @@ def test_creating(tmp_path: Path, start_simulator: StartSimulator) -> None:
     assert all((tmp_path / line.split()[1]).is_file() for line in lines)
 
 
+def test_creating_with_a_wrong_key(tmp_path: Path, start_simulator: StartSimulator) -> None:
+    """Where the key is refused the example ends and says so; with the right one nothing is lost."""
+    simulator = start_simulator(api_key=KEY)
+    refused = start("creating", tmp_path, simulator, key="wrong")
+    assert refused.returncode == 1
+    assert "BlockedError: " in refused.stderr.splitlines()[-1]
+    assert "refused" in refused.stderr.splitlines()[-1]
+    lines = run("creating", tmp_path, simulator).splitlines()
+    assert [line.split()[0] for line in lines if "wait" not in line] == ["1", "2", "3"]
+
+
 def test_types(tmp_path: Path) -> None:
     """By mypy --strict there is nothing wrong in the examples, and what is misused is."""
     (tmp_path / "your_program.py").write_text(YOUR_PROGRAM)
@@ -108,14 +126,17 @@ def test_types(tmp_path: Path) -> None:
         "downloader.drain('x', api_key='k', engine='wget')\n"
         "downloader.drain('x')\n"
         "downloader.drain(None, api_key='k')\n"
+        "downloader.open('x').get('5')\n"
         "reveal_type(next(downloader.open().saved()).location)\n"
         "reveal_type(downloader.BlockedError().reason)\n"
+        "reveal_type(next(downloader.open().unfinished()))\n"
     )
     out, err, _ = mypy_api.run(
         ["--strict", "--cache-dir", str(tmp_path / "cache"), *map(str, tmp_path.glob("*.py"))]
     )
     assert err == ""
     wrong = re.findall(r"(\w+\.py):(\d+): error", out)
-    assert wrong == [("misuse.py", str(line)) for line in range(2, 7)], out
+    assert wrong == [("misuse.py", str(line)) for line in range(2, 8)], out
     assert 'Revealed type is "pathlib.Path"' in out
+    assert re.search(r'Revealed type is "tuple\[.*Run\]"', out), out
     assert re.search(r'Revealed type is "(str \| None|Union\[.*str, None\])"', out), out
