@@ -81,6 +81,11 @@ class Inquiries:
         """Whether `--once` has had enough of useless answers; the others try on, ever slower."""
         return self._session.mode is Mode.ONCE and self._throttle.failures >= _USELESS_ENOUGH
 
+    @property
+    def no_answer(self) -> Trouble | None:
+        """Why there was no useful answer the last time; None where there was."""
+        return self.last_failure if self._throttle.failures else None
+
     def adopt(self, settings: Settings) -> None:
         """Ask by other settings from now on."""
         self._throttle.change(settings.api_requests_per_second)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from downloader.camb.client import ApiClient
+    from downloader.gate import Trouble
     from downloader.session import Session
     from downloader.settings import Settings
     from downloader.store.polling import ClaimedBatch
@@ -65,6 +66,11 @@ class Poller:
                     break
         session.polling_over = True
         session.ready.set()
+
+    @property
+    def no_answer(self) -> Trouble | None:
+        """Why the API gave no answer the last time; None where it did."""
+        return self._inquiries.no_answer
 
     def adopt(self, settings: Settings) -> None:
         """Poll by other settings from now on."""

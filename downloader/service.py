@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +24,7 @@ from downloader.observe.progress import LONG_SECONDS, LongTransfer, Reporter, Sn
 from downloader.poller import Poller
 from downloader.recorder import Recorder
 from downloader.session import Mode, Session, Signal
-from downloader.store import inspection
+from downloader.store import inspection, polling
 from downloader.store.status import status
 from downloader.supervision import Manager, Reloading, supervise
 from downloader.transfer.choice import NoCurl, why_no_curl
@@ -36,6 +36,7 @@ from downloader.transfer.room import Room
 from downloader.worker import UNWIND_SECONDS, Workers
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from anyio.abc import TaskGroup
@@ -49,6 +50,9 @@ _log = get_logger(__name__)
 
 _ENOUGH: Final = 3
 """From how many files on their mean size says something of those to come."""
+
+_DUE_KNOWN_SECONDS: Final = 1.0
+"""How long it is good to know when the next run is asked for: other processes ask, too."""
 
 _COUNTING_SHARE: Final = 50
 """How many times as long as counting the unfinished runs took they are not counted again."""
@@ -287,6 +291,8 @@ class _Service:
         self.unfinished = 0
         self._finished_then = 0
         self._count_again_at = float("-inf")
+        self._due_at: datetime | None = None
+        self._look_again_at = float("-inf")
 
     async def run(self) -> str | None:
         """Run everything; return what ended it early, if anything did."""
@@ -342,7 +348,27 @@ class _Service:
         return max(0, self.unfinished - (tally.done + tally.failed - self._finished_then))
 
     async def _show(self) -> None:
-        self._reporter.show(await self._snapshot())
+        snapshot = await self._snapshot()
+        if self._reporter.tells_of_waits and not snapshot.transferring and snapshot.unfinished:
+            snapshot = replace(snapshot, waits=await self._waits(snapshot.unfinished))
+        self._reporter.show(snapshot)
+
+    async def _waits(self, unfinished: int) -> str | None:
+        """Say what is waited for, and for how long yet; None where it is no wait."""
+        session, now = self._session, time.monotonic()
+        if session.stopping.is_set() or session.trouble is not None:
+            return None if session.trouble is None else session.trouble.message
+        if now >= self._look_again_at:
+            self._look_again_at = now + _DUE_KNOWN_SECONDS
+            self._due_at = await session.in_thread(polling.next_due_at, session.database, RUN_TYPES)
+        if self._due_at is None:
+            return f"{unfinished:,} wait for the storage"
+        seconds = max(0, math.ceil((self._due_at - utc_now()).total_seconds()))
+        when = f"in {seconds} s" if seconds else "now"
+        failure = self._poller.no_answer
+        if failure is not None:
+            return f"no answer from the API ({failure.message.rstrip('.')}), asked again {when}"
+        return f"{unfinished:,} not finished at the provider, asked again {when}"
 
     async def _snapshot(self) -> Snapshot:
         session = self._session

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import sys
 import tempfile
 import time
 from contextlib import closing
@@ -19,11 +21,12 @@ from downloader.rules.states import State
 from downloader.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from downloader.service import Result
 
 _FIRST_RUN_ID: Final = 100_001
 _SHOWN: Final = 100
-_QUERY: Final = "SELECT run_id, state, bytes, polls, refreshes, location FROM runs"
 
 
 @click.command(
@@ -73,12 +76,13 @@ def demo(*, count: int, directory: Path | None) -> int:
     ]
     with simulator_module.Simulator(options) as simulator:
         simulator.set_rules(rules)
-        click.echo(f"A simulator of the service runs at {simulator.api_url}")
+        click.echo(f"For this demo a simulator of the service runs at {simulator.api_url}.")
         database = folder / "downloader.sqlite3"
         _submit(database, ids)
         click.echo(
             f"Submitted {count} runs: {len(late)} finish late, {len(failing)} fails at the "
-            f"provider, {len(set(expiring) - set(failing))} get a URL that expires before use."
+            f"provider, {len(set(expiring) - set(failing))} get a URL that expires before use. "
+            "All of that is planned."
         )
         started = time.monotonic()
         from downloader.session import Mode  # noqa: PLC0415 - start-up time
@@ -156,11 +160,32 @@ def _tell(database: Path, result: Result, seconds: float) -> None:
         click.echo(f"  {row['run_id']}  {row['bytes'] / 1e6:4.1f} MB  {row['location']}")
     if tally.done > _SHOWN:
         click.echo(f"  … and {tally.done - _SHOWN} more")
-    click.echo(f"Failed: {tally.failed}")
+    click.echo(f"Failed: {tally.failed} (as planned)")
     for row in rows[State.FAILED]:
         click.echo(f"  {row['run_id']}  {row['error_code']}: {row['error_message']}")
     click.echo(f"New URLs asked for because one had expired: {tally.refreshed}")
     if result.work_left:
         click.echo("It was stopped early; runs are left.")
-    click.echo(f"\nThe database is {database}. Look into it:")
-    click.echo(f'  sqlite3 {shlex.quote(str(database))} "{_QUERY}"')
+    click.echo("\nWhat next:")
+    for what, line in _next(database, rows[State.DONE], rows[State.FAILED]):
+        click.echo(f"  {what:<14}  {line}")
+
+
+def _next(
+    database: Path, saved: list[dict[str, Any]], failed: list[dict[str, Any]]
+) -> Iterator[tuple[str, str]]:
+    """Yield what a person may want to do now, each with what to type."""
+    program = Path(sys.argv[0])
+    on_path = shutil.which("downloader")
+    found = on_path is not None and Path(on_path).resolve() == program.resolve()
+    name = "downloader" if found or program.name != "downloader" else shlex.quote(str(program))
+    given = f"--database {shlex.quote(str(database))}"
+    if saved:
+        play = "open" if sys.platform == "darwin" else "xdg-open"
+        yield "play one", f"{play} {shlex.quote(str(saved[0]['location']))}"
+    yield "how it stands", f"{name} status {given}"
+    yield "every run", f"{name} list {given}"
+    if failed:
+        yield "why one failed", f"{name} show {failed[0]['run_id']} {given}"
+    yield "in a browser", f"{name} inspect {given}"
+    yield "remove it all", f"rm -r {shlex.quote(str(database.parent))}"

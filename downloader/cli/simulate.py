@@ -28,8 +28,9 @@ _EPILOG: Final = """
 Examples:
   # a service on this machine; every run id is finished at once
   downloader simulate --port 8400
-  # in another terminal, with any key and a database of its own
-  CAMB_API_KEY=any downloader run --database trial.sqlite3 --api-url http://127.0.0.1:8400/apis
+  # in another terminal, with any key and a folder of its own
+  CAMB_API_KEY=any downloader run --database trial/downloader.sqlite3 \\
+    --api-url http://127.0.0.1:8400/apis
 
 \b
   # runs that take their time, URLs that expire, a network that fails

@@ -7,19 +7,19 @@ import os
 import sys
 import time
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import click
 
 from downloader.camb.run_types import DEFAULT_RUN_TYPE
 from downloader.cli.hints import typed
 from downloader.cli.options import Command, database_option, json_option, output_option
+from downloader.observe.painted import Painted, write_above
+from downloader.observe.progress import meter
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
-
-    from tqdm import tqdm
 
     from downloader.verification.findings import Finding, Tally
     from downloader.verification.verification import Verification
@@ -197,9 +197,9 @@ class _Bar:
 
     def __init__(self, *, quick: bool) -> None:
         self._quick = quick
-        self._bar: tqdm[Any] | None = None
-        self._tally: Tally | None = None
-        self._shown_at = 0.0
+        self._painted: Painted | None = None
+        self._verification: Verification | None = None
+        self._began_at = self._shown_at = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -214,44 +214,39 @@ class _Bar:
 
     def begin(self, verification: Verification) -> None:
         """Draw the bar, where standard error is a terminal."""
-        if not sys.stderr.isatty():
-            return
-        from tqdm import tqdm  # noqa: PLC0415 - a pipe needs none
-
-        self._tally = verification.tally
-        self._bar = tqdm(
-            desc="verify",
-            total=verification.files if self._quick else verification.bytes,
-            unit="file" if self._quick else "B",
-            unit_scale=not self._quick,
-            unit_divisor=1000,
-            file=sys.stderr,
-            dynamic_ncols=True,
-        )
+        if sys.stderr.isatty():
+            self._painted, self._verification = Painted(sys.stderr), verification
+            self._draw()
 
     def show(self) -> None:
         """Redraw the bar, if it is time to."""
-        if self._bar is None or self._tally is None:
+        if time.monotonic() - self._shown_at >= _REDRAW_SECONDS:
+            self._draw()
+
+    def _draw(self) -> None:
+        if self._painted is None or self._verification is None:
             return
-        now = time.monotonic()
-        if now - self._shown_at >= _REDRAW_SECONDS:
-            self._shown_at = now
-            self._bar.n = self._tally.checked if self._quick else self._tally.read_bytes
-            self._bar.set_postfix_str(f"{sum(self._tally.found.values())} found", refresh=False)
-            self._bar.refresh()
+        tally, of = self._verification.tally, self._verification
+        self._shown_at = time.monotonic()
+        line = meter(
+            tally.checked if self._quick else tally.read_bytes,
+            of.files if self._quick else of.bytes,
+            self._shown_at - self._began_at,
+            prefix="verify",
+            unit="file" if self._quick else "B",
+            unit_scale=not self._quick,
+            unit_divisor=1000,
+            postfix=f"{sum(tally.found.values())} found",
+        )
+        self._painted.show([line])
 
     def write(self, line: str) -> None:
         """Write a line to standard output without spoiling the bar."""
-        if self._bar is None:
-            click.echo(line)
-        else:
-            self._bar.write(line, file=sys.stdout)
-            sys.stdout.flush()
+        write_above(line, sys.stdout)
 
     def close(self) -> None:
         """Draw the bar a last time, and leave it."""
-        if self._bar is not None:
-            self._shown_at = 0.0
-            self.show()
-            self._bar.close()
-            self._bar = None
+        if self._painted is not None:
+            self._draw()
+            self._painted.leave()
+            self._painted = None

@@ -9,15 +9,19 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import stat
 import sys
-from functools import partialmethod
+import textwrap
+from functools import partial, partialmethod
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from downloader.logger import TELLTALES, get_logger, redact
 from downloader.observe import journal
+from downloader.observe.painted import write_above
+from downloader.observe.words import in_words
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -29,11 +33,15 @@ def configure(verbosity: int, *, as_json: bool = False) -> None:
     """Send logs to standard error: warnings and worse at 0, information at 1, all at 2 and up.
 
     Lines are for people, or JSON objects with `event`, `level` and `timestamp` (UTC).
+    On a terminal, at 0, they are sentences where there is one for the event (`observe/words.py`).
 
     Of the libraries' own logs only warnings and worse are shown, and of those that tell secrets
     nothing, whatever the level and whoever listens.
     """
     for_eyes = sys.stderr.isatty() and not as_json
+    as_fields = structlog.dev.ConsoleRenderer(
+        colors=False, pad_event_to=0, sort_keys=False, timestamp_key="timestamp"
+    )
     level = _LEVELS[min(max(verbosity, 0), 2)]
     for name in TELLTALES:
         _silence(logging.getLogger(name))
@@ -48,9 +56,9 @@ def configure(verbosity: int, *, as_json: bool = False) -> None:
             redact,
             _json_line
             if as_json
-            else structlog.dev.ConsoleRenderer(
-                colors=False, pad_event_to=0, sort_keys=False, timestamp_key="timestamp"
-            ),
+            else partial(_sentence, as_fields)
+            if for_eyes and verbosity == 0
+            else as_fields,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=_Lines,
@@ -88,13 +96,7 @@ class _Lines:
         message = journal.prefix(level) + message
         # A terminal that was closed, or a log's disk that is full, ends no transfer.
         with contextlib.suppress(OSError):
-            if "tqdm" in sys.modules:  # whoever draws bars has imported it
-                from tqdm import tqdm  # noqa: PLC0415 - loaded already
-
-                tqdm.write(message, file=sys.stderr)
-            else:
-                sys.stderr.write(message + "\n")
-            sys.stderr.flush()
+            write_above(message, sys.stderr)
 
     msg = info = partialmethod(_write, "info")
     debug = partialmethod(_write, "debug")
@@ -122,6 +124,20 @@ class _Libraries(logging.Handler):
 
 
 _LIBRARIES: Final = _Libraries(logging.WARNING)
+
+
+def _sentence(
+    as_fields: structlog.dev.ConsoleRenderer,
+    logger: object,
+    method: str,
+    event: MutableMapping[str, Any],
+) -> str:
+    """Return what a person reads of an event, wrapped between words."""
+    said = in_words(event)
+    if said is None:
+        return as_fields(logger, method, event)
+    columns = max(40, shutil.get_terminal_size().columns - 1)
+    return textwrap.fill(said, columns, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _json_line(_logger: object, _method: str, event: MutableMapping[str, Any]) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple, Protocol, Self
 
 from downloader.logger import get_logger
+from downloader.observe.painted import Painted
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from tqdm import tqdm
 
 _log = get_logger(__name__)
 
@@ -56,6 +56,8 @@ class Snapshot:
     long: tuple[LongTransfer, ...] = ()
     hooks: int = 0
     """How many hooks are under way or wait."""
+    waits: str | None = None
+    """What is waited for where nothing is transferring, in words; known to who draws alone."""
 
 
 class Reporter(Protocol):
@@ -65,6 +67,10 @@ class Reporter(Protocol):
     def every_seconds(self) -> float:
         """How often to show one; seconds."""
 
+    @property
+    def tells_of_waits(self) -> bool:
+        """Whether it shows what is waited for."""
+
     def show(self, snapshot: Snapshot) -> None:
         """Show how it stands now."""
 
@@ -73,6 +79,7 @@ class Silent:
     """Shows nothing."""
 
     every_seconds: ClassVar[float] = 3600.0
+    tells_of_waits: ClassVar[bool] = False
 
     def show(self, snapshot: Snapshot) -> None:
         """Show nothing."""
@@ -82,6 +89,7 @@ class LogLines:
     """A log line every 30 seconds."""
 
     every_seconds: ClassVar[float] = 30.0
+    tells_of_waits: ClassVar[bool] = False
 
     def show(self, snapshot: Snapshot) -> None:
         """Write a line."""
@@ -98,19 +106,21 @@ class LogLines:
 
 
 class Bars:
-    """Two bars on a terminal, runs and bytes, and a line for each transfer that takes long."""
+    """Runs and bytes in two bars on a terminal, what is waited for, and each transfer that is long.
+
+    Nothing is drawn as long as there is nothing to do. A run that has failed is no progress: the
+    bar is of those that can still be saved.
+    """
 
     every_seconds: ClassVar[float] = 0.1
+    tells_of_waits: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        self._runs: tqdm[Any] | None = None
-        self._bytes: tqdm[Any] | None = None
-        self._lines: list[tqdm[Any]] = []  # of long transfers
-        self._columns = 0
+        self._painted = Painted(sys.stderr)
+        self._began_at = time.monotonic()
+        self._last: Snapshot | None = None
 
     def __enter__(self) -> Self:
-        self._runs = _bar(0, desc="runs ", unit="run", total=0)
-        self._bytes = _bar(1, desc="bytes", unit="B", unit_scale=True, bar_format=_BYTES)
         return self
 
     def __exit__(
@@ -119,77 +129,91 @@ class Bars:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        for bar in (*reversed(self._lines), self._runs, self._bytes):
-            if bar is not None:
-                bar.close()
+        with contextlib.suppress(OSError):
+            if self._last is not None:
+                self._painted.show(self._bars(self._last, over=True))
+            self._painted.leave()
 
     def show(self, snapshot: Snapshot) -> None:
         """Redraw the bars; a terminal that is gone is no reason to end."""
         with contextlib.suppress(OSError):
-            self._draw(snapshot)
+            if self._last is None and not (snapshot.unfinished or snapshot.done or snapshot.failed):
+                return
+            self._last = snapshot
+            self._painted.show([*self._bars(snapshot), *_long_lines(snapshot.long)])
 
-    def _draw(self, snapshot: Snapshot) -> None:
-        if self._runs is None or self._bytes is None:
-            return
-        self._fit()
-        finished = snapshot.done + snapshot.failed
-        self._runs.total = finished + snapshot.unfinished
-        failed = f", {snapshot.failed} failed" if snapshot.failed else ""
-        blocked = f", blocked: {snapshot.blocked}" if snapshot.blocked else ""
-        hooks = f", {snapshot.hooks} hooks left" if snapshot.hooks else ""
-        self._runs.set_postfix_str(
-            f"{snapshot.transferring} of {snapshot.concurrency} transferring"
-            f"{failed}{hooks}{blocked}",
-            refresh=False,
-        )
-        self._runs.n = finished
-        self._bytes.n = snapshot.received_bytes
-        if snapshot.remaining_bytes is None:
-            self._bytes.total, self._bytes.bar_format = None, _BYTES
-        else:
-            self._bytes.total = snapshot.received_bytes + snapshot.remaining_bytes
-            self._bytes.bar_format = _BYTES_OF_ABOUT
-        self._runs.refresh()
-        self._bytes.refresh()
-        self._show_long(snapshot.long)
-
-    def _fit(self) -> None:
-        """Where the window has another width, clear what was wrapped by it."""
-        columns = shutil.get_terminal_size().columns
-        if columns != self._columns and self._columns and self._runs is not None:
-            with self._runs.get_lock():  # type: ignore[no-untyped-call] # the stubs have no types
-                sys.stderr.write(_CLEAR_BELOW)
-        self._columns = columns
-
-    def _show_long(self, long: tuple[LongTransfer, ...]) -> None:
-        """Show a line for each, those that began first above the others."""
-        columns, rows = shutil.get_terminal_size()
-        shown = long[: max(0, min(_MOST_LINES, rows - _LEFT_FREE))]
-        while len(self._lines) > len(shown):
-            self._lines.pop().close()
-        while len(self._lines) < len(shown):
-            self._lines.append(_bar(2 + len(self._lines), bar_format="{desc}", leave=False))
-        for bar, one in zip(self._lines, shown, strict=True):
-            bar.set_description_str(
-                bar.format_meter(
-                    one.bytes,
-                    one.total_bytes,  # type: ignore[arg-type] # None: what there is, and no bar
-                    one.seconds,
-                    ncols=columns - 1,
-                    prefix=f"  run {one.run_id}",
+    def _bars(self, snapshot: Snapshot, *, over: bool = False) -> list[str]:
+        elapsed = max(0.001, time.monotonic() - self._began_at)
+        busy = snapshot.transferring and not over
+        said = [f"{snapshot.transferring} of {snapshot.concurrency} transferring"] if busy else []
+        if snapshot.failed:
+            said.append(f"{snapshot.failed} failed")
+        if snapshot.hooks and not over:
+            said.append(f"{snapshot.hooks} hooks left")
+        if snapshot.blocked:
+            said.append(f"blocked: {snapshot.blocked}")
+        lines = [
+            meter(
+                snapshot.done,
+                snapshot.done + snapshot.unfinished,
+                elapsed,
+                prefix="runs ",
+                unit="run",
+                postfix=", ".join(said),
+                bar_format=_RUNS_LEFT if busy and snapshot.done else _RUNS,
+            )
+        ]
+        if snapshot.received_bytes or snapshot.transferring:
+            left = snapshot.remaining_bytes if busy else None
+            lines.append(
+                meter(
+                    snapshot.received_bytes,
+                    None if left is None else snapshot.received_bytes + left,
+                    elapsed,
+                    prefix="bytes",
                     unit="B",
                     unit_scale=True,
-                    rate=one.received_bytes / one.seconds,
+                    bar_format=_BYTES if left is None else _BYTES_OF_ABOUT,
                 )
             )
+        if not over and snapshot.waits is not None and not snapshot.transferring:
+            lines.append(snapshot.waits)
+        return lines
 
 
-def _bar(position: int, **options: Any) -> tqdm[Any]:  # noqa: ANN401 - tqdm's own
+def _long_lines(long: tuple[LongTransfer, ...]) -> list[str]:
+    """Return a line for each, those that began first above the others."""
+    rows = shutil.get_terminal_size().lines
+    return [
+        meter(
+            one.bytes,
+            one.total_bytes,
+            one.seconds,
+            prefix=f"  run {one.run_id}",
+            unit="B",
+            unit_scale=True,
+            rate=one.received_bytes / one.seconds,
+        )
+        for one in long[: max(0, min(_MOST_LINES, rows - _LEFT_FREE))]
+    ]
+
+
+def meter(done: float, total: float | None, elapsed: float, **options: Any) -> str:  # noqa: ANN401 - tqdm's own
+    """Return a bar and its figures in a line of the window's width."""
     from tqdm import tqdm  # noqa: PLC0415 - a pipe needs none
 
-    return tqdm(position=position, file=sys.stderr, dynamic_ncols=True, **options)
+    columns = shutil.get_terminal_size().columns
+    made: str = tqdm.format_meter(
+        done,
+        total,  # type: ignore[arg-type] # None: what there is, and no bar
+        elapsed,
+        ncols=columns - 1,
+        **options,
+    )
+    return made
 
 
-_CLEAR_BELOW: Final = "\r\x1b[J"
+_RUNS: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+_RUNS_LEFT: Final = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 _BYTES: Final = "{desc}: {n_fmt} [{elapsed}, {rate_fmt}]"
 _BYTES_OF_ABOUT: Final = "{desc}: {n_fmt} of about {total_fmt} [{elapsed}<{remaining}, {rate_fmt}]"

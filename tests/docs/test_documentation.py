@@ -88,7 +88,7 @@ def installed(checkout: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
     return checkout / ".venv", done
 
 
-def assert_demo(done: subprocess.CompletedProcess[str], runs: int) -> None:
+def assert_demo(done: subprocess.CompletedProcess[str], runs: int, folder: Path) -> None:
     """Assert that a demo has shown what it promises, and that its files are there."""
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"Submitted {runs} runs" in done.stdout
@@ -96,22 +96,31 @@ def assert_demo(done: subprocess.CompletedProcess[str], runs: int) -> None:
     assert "Failed: 1" in done.stdout
     assert "provider_failed" in done.stdout
     assert "Traceback" not in done.stderr
-    found = re.search(r'sqlite3 (\S+) "(SELECT .+)"', done.stdout)
-    assert found
-    connection = sqlite3.connect(found[1])
-    rows = connection.execute(found[2]).fetchall()
+    _, _, next_ones = done.stdout.partition("What next:\n")
+    typed = dict(re.findall(r"^  (\S.+?)  +(\S.+)$", next_ones, re.MULTILINE))
+    assert set(typed) == {
+        *("play one", "how it stands", "every run", "why one failed", "in a browser"),
+        "remove it all",
+    }
+    database = typed["every run"].split()[-1]
+    connection = sqlite3.connect(database)
+    rows = connection.execute("SELECT run_id, location FROM runs").fetchall()
     connection.close()
     assert len(rows) == runs
     locations = [Path(row[-1]) for row in rows if row[-1] is not None]
     assert len(locations) == runs - 1
     assert all(path.stat().st_size >= 190_000 for path in locations)
     assert {path.suffix for path in locations} <= {".wav", ".flac"}
-    shutil.rmtree(Path(found[1]).parent)
+    assert Path(typed["play one"].split()[-1]) in locations
+    for what in ("how it stands", "why one failed", "remove it all"):
+        ended = subprocess.run(typed[what], shell=True, cwd=folder, check=False)  # noqa: S602 - as typed
+        assert ended.returncode == 0
+    assert not Path(database).parent.exists()
 
 
 def test_the_demo_command(installed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     """The README's first command installs the program and does the main job."""
-    assert_demo(installed[1], 24)
+    assert_demo(installed[1], 24, installed[0].parent)
 
 
 def test_the_wheel_works_from_anywhere(
@@ -136,7 +145,7 @@ def test_the_wheel_works_from_anywhere(
         check=False,
         timeout=120,
     )
-    assert_demo(done, 8)
+    assert_demo(done, 8, Path("/"))
 
 
 def test_the_wheel_brings_its_manual(
@@ -268,7 +277,7 @@ def test_the_simulator_commands(program: Program) -> None:
         simulator.terminate()
         simulator.communicate()
     assert done.returncode == 0, done.stderr
-    trial = ("--database", str(program.folder / "trial.sqlite3"), "--json")
+    trial = ("--database", str(program.folder / "trial" / "downloader.sqlite3"), "--json")
     assert json.loads(program("status", *trial).stdout)["runs"]["done"] == 12
 
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from harness import wait_until
 
+from downloader.observe.words import _SENTENCES, in_words
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -80,7 +82,7 @@ def test_json_lines(program: Program, start_simulator: StartSimulator) -> None:
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     program.submit(range(1, 6))
     done = program("run", "--drain", "-vv", "--log-format", "json")
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.returncode, done.stdout[:9]) == (0, "5 saved (")
     found = lines(done.stderr)
     assert all(list(line)[:3] == ["timestamp", "level", "event"] for line in found)
     assert all(line["timestamp"].endswith("Z") for line in found)
@@ -125,12 +127,21 @@ def test_text(program: Program, start_simulator: StartSimulator, arguments: list
     assert "service.ended" in done.stderr.splitlines()[-1]
 
 
+def test_words_for_eyes() -> None:
+    """What a person reads in place of fields is of events that are documented."""
+    assert set(_SENTENCES) <= set(listed())
+    said = in_words({"event": "run.failed", "run_id": 7, "batch": "a:1", "message": "No such run."})
+    assert said == "7 failed: No such run."
+    assert in_words({"event": "storage.away", "message": "It waits.", "host": "a"}) == "It waits."
+    assert in_words({"event": "unheard.of", "host": "a"}) is None
+
+
 def test_silence(program: Program, start_simulator: StartSimulator) -> None:
     """Nothing is said by a call that goes well, nor by a quiet daemon."""
     simulator = start_simulator()
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     program.submit([1, 2])
-    done = program("run", "--drain", "--log-format", "json")
+    done = program("run", "--once", "--log-format", "json")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     program.submit([3])
     with program.start("run", "--quiet") as process:

@@ -16,7 +16,7 @@ def test_bars(program: Program, start_simulator: StartSimulator) -> None:
     simulator = start_simulator(min_size=2_000_000, max_size=2_000_000, bandwidth=250_000)
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     program.submit([7, 8])
-    with Terminal(program, "run", "--drain") as terminal:
+    with Terminal(program, "run", "--drain", columns=160) as terminal:
         lines = terminal.wait_for(lambda lines: any("run 7:" in line for line in lines))
         assert re.match(r"runs :   0%\|.*\| 0/2 \[.*2 of \d+ transferring\]", lines[0])
         size = r"[\d.]+[kM]?"
@@ -30,10 +30,11 @@ def test_bars(program: Program, start_simulator: StartSimulator) -> None:
         )
         assert max(map(len, narrow)) <= 60
         assert terminal.end() == 0
-        assert terminal.lines[-3].startswith("runs : 100%")
-        assert terminal.lines[-2].startswith("bytes: 4")
-        assert terminal.lines[-1] == "2 saved (4.0 MB), 0 failed"
-        assert not any("run 7:" in line for line in terminal.lines[-3:])
+        runs, received, *last = terminal.lines
+        assert re.fullmatch(r"runs : 100%\|.*\| 2/2 \[\d\d:\d\d\]", runs)
+        assert re.fullmatch(rf"bytes: 4\.\d+M \[\d\d:\d\d, {size}B/s\]", received)
+        said = f"2 saved (4.0 MB) in {program.output}, 0 failed"
+        assert "".join(last).replace(" ", "") == said.replace(" ", "")
     program.assert_saved(simulator, [7, 8])
 
 
@@ -42,18 +43,22 @@ def test_ctrl_c(program: Program, start_simulator: StartSimulator) -> None:
     simulator = start_simulator(min_size=3_000_000, max_size=3_000_000, bandwidth=100_000)
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     program.submit([7])
-    with Terminal(program, "run", "--drain", columns=100) as terminal:
+    with Terminal(program, "run", "--drain", columns=110) as terminal:
         terminal.wait_for(lambda lines: any("run 7:" in line for line in lines))
         terminal.press(CTRL_C)
-        terminal.wait_for(lambda lines: any("service.stopping" in line for line in lines))
+        lines = terminal.wait_for(lambda lines: any("may end" in line for line in lines))
+        assert lines[0] == "1 transfer may end, at most 30 s; Ctrl-C again cuts them off"
         terminal.press(CTRL_C)
         assert terminal.end() == 4
-    assert terminal.lines[-2:] == [
-        "0 saved (0.0 MB), 0 failed; unfinished runs are left",
-        "downloader: stopped early (SIGINT); runs are left.",
-    ]
-    assert not any("run 7:" in line for line in terminal.lines)
-    assert sum(line.startswith("bytes:") for line in terminal.lines) == 1
+    first, second, runs, received, *last = terminal.lines
+    assert first.startswith("1 transfer may end")
+    assert second == "what was running is cut off"
+    assert re.fullmatch(r"runs :   0%\|.*\| 0/1 \[\d\d:\d\d\]", runs)
+    assert re.fullmatch(r"bytes: \d+\.?\d*k \[\d\d:\d\d, [\d.]+kB/s\]", received)
+    assert " ".join(last) == (
+        "0 saved, 0 failed downloader: stopped early (SIGINT), 1 run is left; "
+        "`downloader run --drain` goes on."
+    )
     assert b"Traceback" not in terminal.written
 
 
@@ -67,11 +72,11 @@ def test_hooks_that_are_waited_for(program: Program, start_simulator: StartSimul
         lines = terminal.wait_for(lambda lines: any("3 hooks left" in line for line in lines))
         assert max(map(len, lines)) <= 80
         terminal.press(CTRL_C)
-        terminal.wait_for(lambda lines: "hooks=2" in "".join(lines))
+        terminal.wait_for(lambda lines: "2 hooks may end" in "".join(lines))
         (program.folder / "go").touch()
         assert terminal.end() == 0
-    assert "runs=1" in "".join(terminal.lines)
-    assert terminal.lines[-1].startswith("3 saved")
+    assert "1 hooks were not run; " in "".join(terminal.lines)
+    assert any(line.startswith("3 saved") for line in terminal.lines)
 
 
 def test_quiet(program: Program, start_simulator: StartSimulator) -> None:
@@ -94,3 +99,42 @@ def test_quiet_and_verbose(program: Program) -> None:
     done = program("run", "--once", "-q", "-v")
     assert done.returncode == 2
     assert "--quiet and --verbose exclude each other" in done.stderr
+
+
+def test_what_is_waited_for(program: Program, start_simulator: StartSimulator) -> None:
+    """Failures are told in words above whole bars, and are no progress; waits are told."""
+    fault = {"kind": "word", "word": "ERROR", "reason": "The prompt was " + "rejected and " * 9}
+    simulator = start_simulator(
+        finish_after=3600, rules=[{"runs": [7, 8], "where": "api", "fault": fault}]
+    )
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program.submit(range(7, 13))
+    with Terminal(program, "run", "--drain") as terminal:
+        lines = terminal.wait_for(
+            lambda lines: any("2 failed" in line for line in lines) and "asked again" in lines[-1]
+        )
+        assert re.fullmatch(
+            r"4 not finished at the provider, asked again (in \d+ s|now)", lines[-1]
+        )
+        assert re.fullmatch(r"runs :   0%\|.*\| 0/4 \[\d\d:\d\d, 2 failed\]", lines[-2])
+        above = " ".join(line.strip() for line in lines[:-2])
+        words = "failed: The service says: ERROR: The prompt was " + "rejected and " * 9
+        assert above.split() == f"7 {words} 8 {words}".split()
+        simulator.set_rules(
+            [{"runs": "1-99", "where": "api", "fault": {"kind": "status", "status": 503}}]
+        )
+        terminal.wait_for(lambda lines: "no answer from the API (" in lines[-1])
+        terminal.press(CTRL_C)
+        assert terminal.end() == 4
+    assert not any("asked again" in line for line in terminal.lines)
+    assert "4 runs are left" in " ".join(terminal.lines)
+
+
+def test_nothing_to_do(program: Program, start_simulator: StartSimulator) -> None:
+    """Where nothing is to be done there are no bars, but a line of how it stands."""
+    program.env["DOWNLOADER_API_URL"] = start_simulator().api_url
+    program.submit([7])
+    assert program("run", "--drain").returncode == 0
+    with Terminal(program, "run", "--drain") as terminal:
+        assert terminal.end() == 0
+    assert terminal.lines == ["nothing to do: 1 saved, 0 failed"]

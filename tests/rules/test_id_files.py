@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from downloader.rules.ids import BadId, Item, parse_id, parse_ids
+from downloader.rules.ids import BadId, Item, NoIdColumn, parse_id, parse_ids
 from downloader.rules.states import MAX_RUN_ID
 
 if TYPE_CHECKING:
@@ -240,6 +240,8 @@ def test_no_text_raises(text: str) -> None:
         if isinstance(item, BadId):
             assert item.value.isprintable()
             assert item.reason
+        elif isinstance(item, NoIdColumn):
+            assert len(item.columns) > 1
         else:
             assert 1 <= item <= MAX_RUN_ID
 

@@ -227,6 +227,7 @@ def test_a_daemon_goes_on_when_the_key_is_accepted_again(
         """Stands in for the person who ends a daemon: here, once everything is saved."""
 
         every_seconds = 0.05
+        tells_of_waits = False
 
         def show(self, snapshot: Any) -> None:  # noqa: ANN401 - a Snapshot
             if snapshot.blocked:
