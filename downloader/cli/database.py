@@ -49,10 +49,10 @@ def current(*, database: str | None) -> None:
 
 
 @db.command("backup", epilog="Example: downloader db backup backup.sqlite3")
-@click.argument("target", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("target", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path))
 @database_option
 def backup(*, target: Path, database: str | None) -> None:
-    """Copy the database, as it is at one moment, to TARGET; nothing need be stopped for it."""
+    """Copy the database, as it is at one moment, to FILE; nothing need be stopped for it."""
     from downloader.store.migrate import backup as copy  # noqa: PLC0415 - start-up time
     from downloader.store.migrate import open_database  # noqa: PLC0415 - as above
 

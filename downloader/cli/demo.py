@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from downloader.cli.options import Command
+from downloader.cli.quantities import Whole
 from downloader.cli.run import execute
 from downloader.errors import ConfigurationError, InputError
 from downloader.rules.decisions import Limits
@@ -37,7 +38,7 @@ _SHOWN: Final = 100
 @click.option(
     "--runs",
     "count",
-    type=click.IntRange(8, 100_000),
+    type=Whole(8, 100_000),
     default=24,
     show_default=True,
     help="How many runs to submit.",

@@ -11,6 +11,7 @@ import click
 
 from downloader.cli import words
 from downloader.cli.options import Command, database_option, output_option
+from downloader.cli.quantities import Whole
 from downloader.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=Whole(0, 65535),
     default=8001,
     show_default=True,
     help="The port of this machine to serve it at; 0 takes a free one.",

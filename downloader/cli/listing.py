@@ -13,7 +13,7 @@ import click
 from downloader.camb.run_types import RUN_TYPES
 from downloader.cli.hints import typed
 from downloader.cli.options import Command, database_option, json_option, type_option
-from downloader.cli.quantities import Duration
+from downloader.cli.quantities import Duration, Whole
 from downloader.cli.screen import Screen, screen
 from downloader.cli.suggestions import error_codes, ids_of
 from downloader.cli.words import run_name, size, span, write_csv
@@ -85,7 +85,7 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @filter_options
 @click.option(
     "--limit",
-    type=click.IntRange(min=0),
+    type=Whole(min=0),
     metavar="N",
     help="At most so many; 0: all. Default: on a terminal 100, else all.",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import gc
 import importlib
 import io
@@ -19,6 +20,7 @@ from downloader.cli.configuration import read_configuration
 from downloader.cli.suggestions import files
 from downloader.errors import DownloaderError
 from downloader.observe import journal
+from downloader.rules.redaction import clean_text
 
 _COLLECT_EVERY: Final = 10_000
 """After how many new objects Python looks for garbage: its 700 are for less than we import."""
@@ -52,12 +54,37 @@ _SHOWING: Final = frozenset({"status", "list", "show", "export", "doctor", "conf
 class _Commands(click.Group):
     """A group that imports a command when it is asked for."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options before the command; of one that belongs behind it say so."""
+        words = list(args)  # click takes them from the list
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            named = next((word for word in words if word in _COMMANDS), "COMMAND")
+            raise click.UsageError(
+                f"{error.option_name} is no option of downloader itself. Those of a command stand "
+                f"behind its name: downloader {named} {error.option_name} …",
+                ctx,
+            ) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; where there is none of that name, say which may be meant."""
+        if args and self.get_command(ctx, args[0]) is None and not ctx.resilient_parsing:
+            near = difflib.get_close_matches(args[0], _COMMANDS, 1)
+            meant = f" Did you mean '{near[0]}'?" if near else ""
+            ctx.fail(f"No such command '{clean_text(args[0], 60)}'.{meant}")
+        return super().resolve_command(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the commands in the order in which they are used."""
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
         """Import a command."""
+        if cmd_name == "help":
+            return _help
         if cmd_name not in _COMMANDS:
             return None
         module, _, name = _COMMANDS[cmd_name].partition(":")
@@ -75,6 +102,20 @@ class _Commands(click.Group):
             # Python must not flush into the pipe at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+
+
+@click.command("help", hidden=True)
+@click.argument("names", nargs=-1, metavar="[COMMAND]...")
+@click.pass_context
+def _help(ctx: click.Context, *, names: tuple[str, ...]) -> None:
+    """Show the help of the program, or of a command."""
+    at, command = ctx.find_root(), ctx.find_root().command
+    for name in names:
+        below = command.get_command(at, name) if isinstance(command, click.Group) else None
+        if below is None:
+            ctx.fail(f"No such command '{clean_text(name, 60)}'.")
+        at, command = click.Context(below, info_name=name, parent=at), below
+    click.echo(command.get_help(at))
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

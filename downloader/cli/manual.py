@@ -69,6 +69,10 @@ def pages() -> dict[str, str]:
     found = {"downloader.1": _text(_program(root, commands))}
     for ctx in commands:
         found[f"downloader-{ctx.info_name}.1"] = _text(_command(ctx))
+        if isinstance(ctx.command, click.Group):
+            for below in _commands(ctx, ctx.command):
+                name = f"downloader-{ctx.info_name}-{below.info_name}.1"
+                found[name] = _text(_command(below))
     return found
 
 
@@ -120,7 +124,7 @@ def _program(root: click.Context, commands: list[click.Context]) -> Iterator[str
 
 
 def _command(ctx: click.Context) -> Iterator[str]:
-    name, command = str(ctx.info_name), ctx.command
+    name, command = ctx.command_path.removeprefix("downloader ").replace(" ", "-"), ctx.command
     yield from _heading(f"downloader-{name}", command.get_short_help_str(200))
     yield ".SH SYNOPSIS"
     yield from _usage(ctx)

@@ -17,8 +17,8 @@ else:
         """Click's own, which is no generic class before 8.4."""
 
 
-_SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)")
+_SECONDS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604_800.0}
+_DURATION: Final = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)([smhdw]?)")
 
 _RATE: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 
@@ -28,7 +28,7 @@ _MOST_BYTES: Final = 2**60
 
 
 class Duration(_ParamType[float]):
-    """A duration: seconds, or a number with s, m, h or d."""
+    """A duration: seconds, or a number with s, m, h, d or w."""
 
     name = "duration"
 
@@ -59,7 +59,7 @@ class Duration(_ParamType[float]):
             self.fail(f"{value!r} has no unit: give 30d, 12h, 90m or 90s.", param, ctx)
         if match is None:
             self.fail(
-                f"{value!r} is not a duration: give seconds, or 90s, 5m, 24h, 2d.", param, ctx
+                f"{value!r} is not a duration: give seconds, or 90s, 5m, 24h, 2d, 1w.", param, ctx
             )
         seconds = float(match[1]) * _SECONDS[match[2]]
         if not self._minimum <= seconds <= min(self._maximum, 10 * 365 * 86400.0):
@@ -70,6 +70,25 @@ class Duration(_ParamType[float]):
                 ctx,
             )
         return seconds
+
+
+class Whole(click.IntRange):
+    """A whole number within a range; who gives another is told which."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401 - click's signature
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int:
+        """Return the number."""
+        try:
+            number: int = super().convert(value, param, ctx)
+        except click.BadParameter:
+            most = "" if self.max is None else f" to {self.max}"
+            least = f"from {self.min}{most}" if most else f"of {self.min} or more"
+            self.fail(f"{str(value)!r} is not a whole number {least}.", param, ctx)
+        return number
 
 
 class Size(_ParamType[int]):

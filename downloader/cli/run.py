@@ -24,7 +24,7 @@ from downloader.cli.options import (
     read_again,
     verbose_option,
 )
-from downloader.cli.quantities import Duration, Rate, Size
+from downloader.cli.quantities import Duration, Rate, Size, Whole
 from downloader.cli.words import size
 from downloader.errors import ConfigurationError
 from downloader.hooks.command import find_command
@@ -80,7 +80,7 @@ LOG_FORMATS = ("auto", "text", "json")
 @click.option("--drain", is_flag=True, help="Stop when no run is unfinished.")
 @option(
     "--concurrency",
-    type=click.IntRange(1, 256),
+    type=Whole(1, 256),
     default=DEFAULT_CONCURRENCY,
     show_default=True,
     help="The most transfers at a time; how many help is found out.",
@@ -105,14 +105,14 @@ LOG_FORMATS = ("auto", "text", "json")
 )
 @option(
     "--attempts",
-    type=click.IntRange(1, 1000),
+    type=Whole(1, 1000),
     default=_DEFAULTS.attempts,
     show_default=True,
     help="How often a transfer is tried before its run counts as failed.",
 )
 @option(
     "--refreshes",
-    type=click.IntRange(0, 1000),
+    type=Whole(0, 1000),
     default=_DEFAULTS.refreshes,
     show_default=True,
     help="How often a run is asked for a new URL after the last one expired.",
@@ -182,7 +182,7 @@ LOG_FORMATS = ("auto", "text", "json")
 )
 @option(
     "--metrics-port",
-    type=click.IntRange(0, 65535),
+    type=Whole(0, 65535),
     help="Serve metrics for Prometheus on this port; 0 takes a free one, and says which.",
 )
 @option(
@@ -205,7 +205,7 @@ LOG_FORMATS = ("auto", "text", "json")
 @option("--on-failed", metavar="CMD", help="The same after a run is recorded as failed.")
 @option(
     "--hook-concurrency",
-    type=click.IntRange(1, 64),
+    type=Whole(1, 64),
     default=DEFAULT_HOOK_CONCURRENCY,
     show_default=True,
     help="The most such commands at a time.",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from downloader.cli.quantities import Duration, Size, Whole
+from downloader.errors import ConfigurationError
 from downloader.simulator.catalogue import UNFINISHED_SHAPES
 from downloader.simulator.errors import SimulatorError
 from downloader.simulator.faults import describe
@@ -29,8 +32,7 @@ Examples:
   # a service on this machine; every run id is finished at once
   downloader simulate --port 8400
   # in another terminal, with any key and a folder of its own
-  CAMB_API_KEY=any downloader run --database trial/downloader.sqlite3 \\
-    --api-url http://127.0.0.1:8400/apis
+  CAMB_API_KEY=any downloader run --database trial/d.sqlite3 --api-url http://127.0.0.1:8400/apis
 
 \b
   # runs that take their time, URLs that expire, a network that fails
@@ -69,8 +71,8 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, wanted: bo
         context.exit()
 
 
-_SECONDS: Final = click.FloatRange(min=0)
-_PORT: Final = click.IntRange(0, 65_535)
+_SECONDS: Final = Duration()
+_PORT: Final = Whole(0, 65_535)
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _DEFAULTS: Final = SimulatorOptions()
 
@@ -92,14 +94,14 @@ _DEFAULTS: Final = SimulatorOptions()
     "--finish-after",
     type=_SECONDS,
     default=0.0,
-    metavar="SECONDS",
+    metavar="DURATION",
     help="Runs are finished this long after the start.",
 )
 @_option(
     "--finish-spread",
     type=_SECONDS,
     default=0.0,
-    metavar="SECONDS",
+    metavar="DURATION",
     help="They finish over this long, each at its own moment.",
 )
 @_option(
@@ -130,10 +132,10 @@ _DEFAULTS: Final = SimulatorOptions()
 )
 @_option(
     "--url-lifetime",
-    type=float,
+    type=Duration(-math.inf),
     default=_DEFAULTS.url_lifetime,
     show_default=True,
-    metavar="SECONDS",
+    metavar="DURATION",
     help="Presigned URLs expire after this long; 0: at once.",
 )
 @_option(
@@ -145,9 +147,9 @@ _DEFAULTS: Final = SimulatorOptions()
 )
 @_option(
     "--clock-skew",
-    type=float,
+    type=Duration(-math.inf),
     default=0.0,
-    metavar="SECONDS",
+    metavar="DURATION",
     help="How far the simulator's clock is ahead of this machine's.",
 )
 @_option(
@@ -157,42 +159,42 @@ _DEFAULTS: Final = SimulatorOptions()
     show_default=True,
     help="What the runs' audio is.",
 )
-@_option("--size", type=int, metavar="BYTES", help="Size of every file.")
+@_option("--size", type=Size(), metavar="SIZE", help="Size of every file.")
 @_option(
     "--min-size",
-    type=int,
+    type=Size(),
     default=_DEFAULTS.min_size,
     show_default=True,
-    metavar="BYTES",
+    metavar="SIZE",
     help="Size of the smallest file.",
 )
 @_option(
     "--max-size",
-    type=int,
+    type=Size(),
     default=_DEFAULTS.max_size,
     show_default=True,
-    metavar="BYTES",
+    metavar="SIZE",
     help="Size of the largest file.",
 )
 @_option(
     "--api-latency",
     type=_SECONDS,
     default=0.0,
-    metavar="SECONDS",
+    metavar="DURATION",
     help="The API answers after this long.",
 )
 @_option(
     "--storage-latency",
     type=_SECONDS,
     default=0.0,
-    metavar="SECONDS",
+    metavar="DURATION",
     help="The storage's first byte comes after this long.",
 )
 @_option(
     "--bandwidth",
-    type=float,
-    metavar="BYTES",
-    help="Bytes per second of one connection to the storage.",
+    type=Size(),
+    metavar="SIZE",
+    help="Bytes per second of one connection to the storage, such as 10M.",
 )
 @_option(
     "--rate-limit",
@@ -242,13 +244,13 @@ def simulate(
     try:
         from downloader.simulator.server import serve  # noqa: PLC0415 - it takes half a second
     except ImportError as error:
-        raise _CannotStart(
-            "the simulator needs fastapi and uvicorn: pip install fastapi uvicorn"
+        raise ConfigurationError(
+            "The simulator needs fastapi and uvicorn: pip install fastapi uvicorn."
         ) from error
     try:
         serve(options, host, port, storage_port, certfile=certfile, keyfile=keyfile)
     except SimulatorError as error:
-        raise _CannotStart(str(error)) from error
+        raise ConfigurationError(str(error)) from error
 
 
 def _options(
@@ -259,9 +261,3 @@ def _options(
     knobs["audio_format"] = knobs.pop("format")
     failing = (Rule.of(fail, "api", "word"),) if fail else ()
     return SimulatorOptions(**knobs, rules=failing + (read_rules(rules) if rules else ()))
-
-
-class _CannotStart(click.ClickException):
-    """The simulator cannot be started as it is asked to."""
-
-    exit_code = 2

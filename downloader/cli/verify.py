@@ -14,6 +14,7 @@ import click
 from downloader.camb.run_types import DEFAULT_RUN_TYPE
 from downloader.cli.hints import typed
 from downloader.cli.options import Command, database_option, json_option, output_option
+from downloader.cli.quantities import Whole
 from downloader.observe.painted import Painted, write_above
 from downloader.observe.progress import meter
 
@@ -47,7 +48,7 @@ _REDRAW_SECONDS: Final = 0.1
 )
 @click.option(
     "--threads",
-    type=click.IntRange(1, 64),
+    type=Whole(1, 64),
     default=4,
     show_default=True,
     help="How many files are read at a time.",

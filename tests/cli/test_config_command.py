@@ -113,7 +113,7 @@ def test_the_key(call: Caller) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("concurrency", "many", "'many' is not a valid integer"),
+        ("concurrency", "many", "'many' is not a whole number from 1 to 256"),
         ("lease", "soon", "'soon' is not a duration"),
         ("prune-events-after", "30", "'30' has no unit: give 30d"),
         ("min-free", "5X", "'5X' is not a size"),

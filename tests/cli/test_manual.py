@@ -40,7 +40,8 @@ def test_the_pages_are_current() -> None:
     for path in PAGES:
         assert path.read_text(encoding="utf-8") == made[path.name], path.name
     names = {f"downloader-{name}.1" for name in _COMMANDS}
-    assert set(made) == names | {"downloader.1"}
+    below = {f"downloader-db-{name}.1" for name in ("upgrade", "current", "backup")}
+    assert set(made) == names | below | {"downloader.1"}
 
 
 def test_writing_them(tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
+import pytest
 from terminal import Terminal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cli.calling import Caller
     from harness import Program, StartSimulator
 
 FAULT = {"kind": "word", "word": "ERROR"}
@@ -84,3 +86,44 @@ def test_a_circle(program: Program, start_simulator: StartSimulator) -> None:
     assert "`downloader run --drain` asks for them" in terminal.lines[-1]
     assert program("run", "--drain").returncode == 0
     assert program("run", "--drain").stdout == "nothing to do: 2 saved, 0 failed\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("statsu",), "No such command 'statsu'. Did you mean 'status'?"),
+        (("xyz",), "No such command 'xyz'."),
+        (("--database", "x", "status"), "behind its name: downloader status --database"),
+        (("run", "--concurrency", "many"), "'many' is not a whole number from 1 to 256"),
+        (("list", "--limit", "-1"), "'-1' is not a whole number of 0 or more"),
+        (("run", "--grace", "1y"), "give seconds, or 90s, 5m, 24h, 2d, 1w"),
+        (("simulate", "--bandwidth", "fast"), "'fast' is not a size: give bytes, or 500M, 10G"),
+        (("simulate", "--finish-after", "-5s"), "'-5s' is out of range: at least 0 seconds"),
+        (("help", "xyz"), "No such command 'xyz'."),
+    ],
+)
+def test_mistyped(call: Caller, arguments: tuple[str, ...], said: str) -> None:
+    """Whoever mistypes is told what is expected, or what to type instead."""
+    answer = call(*arguments)
+    assert answer.code == 2
+    assert said in " ".join(answer.err.split())
+
+
+def test_help_by_name(call: Caller) -> None:
+    """`help` shows what `--help` shows, of the program, a command, and one of a group."""
+    assert call("help").out == call("--help").out
+    assert call("help", "db", "backup").out == call("db", "backup", "--help").out
+    assert "FILE" in call("help", "db", "backup").out
+
+
+def test_a_week(call: Caller) -> None:
+    """A duration may be in weeks."""
+    shown = call("config", "--give-up-after", "1w", "--json").json
+    assert shown["settings"]["give-up-after"]["value"] == 7 * 86_400
+
+
+def test_a_file_in_the_way(program: Program) -> None:
+    """Where the output folder cannot be made the file that is in its place is named."""
+    (program.folder / "a").write_text("")
+    told = program("run", "--once", "--output", "a/b/c").stderr
+    assert f"cannot be made: {program.folder / 'a'} is there, and is no folder" in told
