@@ -312,7 +312,7 @@ def test_a_drain_of_no_database(tmp_path: Path) -> None:
         ({"api_url": 5}, "api_url must be a text, and is of type int"),
         ({"output": 5}, r"output must be a str or an os\.PathLike, and is of type int"),
         ({"output": "a\0b"}, "output has a null byte"),
-        ({"output": "/dev/null/audio"}, r"cannot be written to: .* another folder with output\."),
+        ({"output": "/dev/null/audio"}, r"cannot be made: .* another folder with output\."),
         ({"api_key": ""}, "api_key is empty"),
         ({"api_key": None}, "api_key must be a text, and is of type NoneType"),
         ({"api_key": "5ecret key"}, "api_key has white space"),

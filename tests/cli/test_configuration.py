@@ -159,7 +159,7 @@ def test_a_file_that_cannot_be_read(call: Caller) -> None:
         ["--lease", "0"],
         ["--lease", "1e3"],
         ["--lease", "5 m"],
-        ["--lease", "5w"],
+        ["--lease", "5y"],
         ["--lease", ""],
         ["--lease", "nan"],
         ["--give-up-after", "4000d"],

@@ -251,8 +251,7 @@ def test_nobody_is_told_to_install_somebody_elses_package() -> None:
     """The name `downloader` is another's on PyPI: neither messages nor pages install it."""
     texts = [*PAGES, *ROOT.glob("docs/container/*"), *(ROOT / "downloader").rglob("*.py")]
     telling = []
-    # docs/inspect.md still does.
-    for path in set(texts) - {ROOT / "docs/inspect.md"}:
+    for path in texts:
         text = re.sub(r'"\n\s+f?"', "", path.read_text("utf-8"))  # a message over two lines
         telling += [f"{path.name}: {found}" for found in _INSTALLS_IT.findall(text)]
     assert telling == []

@@ -34,13 +34,14 @@ def test_each_line_has_its_priority(program: Program, start_simulator: StartSimu
     simulator = start_simulator(rules=[{"runs": [2], "where": "api", "fault": fault}])
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     program.submit([1, 2])
-    *lines, last = run_into_pipe(program, "run", "--once", "-vv", "--log-format", "json")
+    *lines, remedy, last = run_into_pipe(program, "run", "--once", "-vv", "--log-format", "json")
     levels = set()
     for line in lines:
         level = json.loads(line[3:])["level"]
         assert line.startswith(f"<{PRIORITIES[level]}>{{"), line
         levels.add(level)
     assert levels >= {"info", "debug"}
+    assert remedy.startswith("<3>provider_failed (1): ")
     assert last.startswith("<3>downloader: 1 run failed")
 
 

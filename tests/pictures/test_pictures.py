@@ -76,7 +76,10 @@ def assert_film(path: Path, folder: Path, runs: int) -> None:
     assert f"submitted {runs} new, 0 already tracked" in told
     bars = {line for line in told if line.startswith("runs :")}
     assert len(bars) > 5  # they move
-    assert any(re.match(rf"{runs - 1} saved \([\d.]+ MB\), 1 failed", line) for line in told)
+    assert any(
+        re.match(rf"{runs - 1} saved \([\d.]+ MB\) in {folder}/audio, 1 failed", line)
+        for line in told
+    )
     last = frames[-1]
     assert any(re.fullmatch(r"failed +1", line) for line in last)
     listed = [line for line in last if f" {folder}/audio/" in line]
