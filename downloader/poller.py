@@ -137,6 +137,10 @@ class Poller:
         at_once = 2 * REQUESTS_AT_ONCE if session.api.trouble is None else 1
         free = at_once - len(self._asking)
         appetite = session.concurrency.limit * BACKLOG_PER_WORKER + 2 * session.ahead
+        if session.storages.all_down:
+            # What comes now would wait as well; some, all the same, may be at another storage.
+            held_up = await session.in_thread(transfers.count_held_up, session.database, now)
+            appetite = max(appetite - held_up, MAX_BATCH * session.storages.take_curiosity())
         room = appetite - await self._waiting(now) - sum(self._asking.values())
         # Where an answer takes its time the requests had better follow each other closely.
         grouped = self._inquiries.answer_seconds < _QUICK_SECONDS

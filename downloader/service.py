@@ -160,10 +160,12 @@ async def serve(
         if session.backlog is not None:
             session.backlog.close()
     left = await session.in_thread(inspection.any_unfinished, database, RUN_TYPES)
-    tally, standing = session.tally, None
+    tally, standing, trouble = session.tally, None, session.trouble
     if mode is Mode.DRAIN and not (left or tally.done or tally.failed):
         standing = (await session.in_thread(status, database, utc_now())).runs
-    result = Result(tally, stopped, left, session.trouble, output.folder, unfinished, standing)
+    if trouble is None and mode is Mode.ONCE:  # the others try on
+        trouble = session.storages.trouble
+    result = Result(tally, stopped, left, trouble, output.folder, unfinished, standing)
     _tell_end(result, time.monotonic() - began_at)
     return result
 
@@ -372,7 +374,8 @@ class _Service:
 
     async def _snapshot(self) -> Snapshot:
         session = self._session
-        unfinished, trouble = await self._count_unfinished(), session.trouble
+        unfinished = await self._count_unfinished()
+        trouble = session.trouble or session.storages.trouble
         return Snapshot(
             done=session.tally.done,
             failed=session.tally.failed,

@@ -19,6 +19,7 @@ from downloader.gate import Gate
 from downloader.logger import get_logger
 from downloader.observe.tally import Tally
 from downloader.rules.states import State
+from downloader.storages import Storages
 from downloader.store.backlog import Backlog
 from downloader.store.leases import Owner
 
@@ -106,6 +107,7 @@ class Session:
     tally: Tally = field(default_factory=Tally)
     clock: ClockWatch = field(default_factory=ClockWatch)
     clock_offset: timedelta = timedelta()
+    storages: Storages = field(default_factory=Storages)
     polling_over: bool = False
     turned_at: float = field(default_factory=time.monotonic)
     """When the workers last took a turn, or were seen to wait for what nobody here can help."""
@@ -145,6 +147,7 @@ class Session:
         self.concurrency.adopt(settings)
         self.api.try_at_once()
         self.disk.try_at_once()
+        self.storages.try_at_once()
         self.ready.set()
         self.room.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -17,10 +18,18 @@ from downloader.gate import Trouble
 from downloader.jitter import jitter
 from downloader.logger import get_logger
 from downloader.recorder import Outcome
-from downloader.rules.decisions import Spent, after_problem, before_transfer
+from downloader.rules.decisions import (
+    UNREACHABLE,
+    ProblemKind,
+    Spent,
+    after_problem,
+    before_transfer,
+    while_unreachable,
+)
 from downloader.rules.states import FINISHED
-from downloader.rules.steps import NewUrl, Published, PutBack, TransferFailed, TryAgain
+from downloader.rules.steps import HeldUp, NewUrl, Published, PutBack, TransferFailed, TryAgain
 from downloader.session import Held, Mode
+from downloader.storages import origin_of
 from downloader.store import inspection, transfers
 from downloader.transfer.desks import Desks, processors
 from downloader.transfer.engine import TransferError
@@ -32,8 +41,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from downloader.recorder import Recorder
+    from downloader.rules.decisions import Problem
     from downloader.rules.states import RunKey
-    from downloader.rules.steps import ExpiryStep, TransferStep
+    from downloader.rules.steps import ReadyStep, TransferStep
     from downloader.session import Session
     from downloader.store.transfers import ClaimedRun, ReadyRun
     from downloader.transfer.engine import Engine
@@ -57,6 +67,9 @@ _MOST_AHEAD: Final = 64
 UNWIND_SECONDS: Final = 1.0
 """How long transfers that were cut off may take to notice; what is left then is abandoned."""
 
+_NEVER_SENT: Final = frozenset({"unusable_url", "bad_run"})
+"""What ends a transfer before anybody is asked for anything."""
+
 _COUNT_SECONDS: Final = 0.1
 """Over how long it is counted how many transfers end."""
 
@@ -69,6 +82,7 @@ class _Job:
     held: Held
     guard: Guard
     began_at: float  # monotonic clock
+    origin: str | None  # of its URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +146,15 @@ class Workers:
             session.turned_at = time.monotonic()
             last_look = session.polling_over  # what became ready before that is seen below
             await self._note()
+            await self._go_on()
             stopping = session.stopping.is_set()
             if stopping:
                 self._put_back()
-            began = await self._turn(0 if stopping else await self._free())
+            found = await self._turn(0 if stopping else await self._free())
             if stopping:
                 if not self._crew.begun:
                     return
-            elif began == 0 and await self._is_over(last_look=last_look):
+            elif not found and await self._is_over(last_look=last_look):
                 return
             await session.ready.wait(_LOOK_AGAIN_SECONDS)
             if self._crew.queued and self._per_second and not session.stopping.is_set():
@@ -217,7 +232,7 @@ class Workers:
         return min(_MOST_AHEAD, int(self._per_second * _AHEAD_SECONDS))
 
     async def _turn(self, free: int) -> int:
-        """Record what has ended, and begin up to `free` transfers; return how many."""
+        """Record what has ended, and begin up to `free` transfers; return how many runs waited."""
         session, now, asked_at = self._session, utc_now(), time.monotonic()
         claim = None
         if free:
@@ -227,7 +242,7 @@ class Workers:
                 now,
                 session.cutoff,
                 session.lease_until(now),
-                partial(self._judge_expiry, now=now),
+                partial(self._judge, now=now, taken=set()),
                 self._more_expected,
             )
         ended, ready = await self._recorder.turn(claim)
@@ -242,31 +257,54 @@ class Workers:
             self._found(ready, free)
         for outcome in ended:
             await self._settle(outcome)
-        return len(ready.claimed)
+        return ready.found
 
     def _found(self, ready: transfers.Ready, free: int) -> None:
         """Tell everybody what a claim of up to `free` runs has found."""
         session = self._session
-        self._more_expected = len(ready.claimed) + ready.expired + ready.failed == free
+        self._more_expected = ready.found == free
         session.note_waiting(ready.waiting)
         if ready.expired or ready.failed:
             session.tally.expired_unused(renewed=ready.expired, failed=ready.failed)
             _log.info("urls.expired_before_use", runs=ready.expired + ready.failed)
+        if ready.found > len(ready.claimed):
             session.ready.set()  # there may be others behind them
         if session.disk.trouble is None:
             session.concurrency.found(len(ready.claimed), wanted=max(0, self._idle))
         if ready.claimed or ready.expired:
             session.room.set()
 
-    def _judge_expiry(self, run: ReadyRun, now: datetime) -> ExpiryStep | None:
-        return before_transfer(
-            run.url_expires_at,
-            run.ready_at,
-            Spent(run.attempts, run.refreshes, run.error_code),
-            limits=self._session.settings.limits,
-            now=now,
-            jitter=jitter(),
+    def _judge(self, run: ReadyRun, now: datetime, taken: set[str]) -> ReadyStep | None:
+        """Return what keeps a run from being transferred now; `taken` are the hosts tried anew."""
+        session, spent = self._session, Spent(run.attempts, run.refreshes, run.error_code)
+        limits = session.settings.limits
+        expired = before_transfer(
+            run.url_expires_at, run.ready_at, spent, limits=limits, now=now, jitter=jitter()
         )
+        if expired is not None or not session.storages.any_down:
+            return expired
+        origin = origin_of(run.url)
+        down = session.storages.look(origin, taken)
+        if down is None:
+            if origin is not None:
+                taken.add(origin)
+            return None
+        return while_unreachable(
+            down.message,
+            spent,
+            submitted_at=run.submitted_at,
+            down_seconds=down.lasted_seconds,
+            wait_seconds=down.wait_seconds,
+            limits=limits,
+            now=now,
+        )
+
+    async def _go_on(self) -> None:
+        """Look anew at what waited for a storage that is back."""
+        session = self._session
+        if session.storages.take_back():
+            await session.in_thread(transfers.end_hold_up, session.database, utc_now())
+            session.room.set()
 
     def _begin(self, claim: ClaimedRun, claimed_at: float) -> None:
         """Have a run, claimed at this time of the monotonic clock, transferred."""
@@ -276,7 +314,8 @@ class Workers:
         guard = Guard(left, self._desks)
         held = Held(claim.run.key, claim.lease, guard, now)
         self._session.hold(held)
-        job = self._jobs[claim.lease] = _Job(claim, held, guard, now)
+        job = self._jobs[claim.lease] = _Job(claim, held, guard, now, origin_of(claim.run.url))
+        self._session.storages.begins(job.origin, claim.lease)
         self._crew.begin(job)
 
     def _see_through(self, job: _Job) -> _Ended:
@@ -286,6 +325,7 @@ class Workers:
             with self._desks:
                 delivered = self._transfer(job)
         except TransferError as error:
+            self._note_host(job, error.problem)
             spent = Spent(run.attempts, run.refreshes, run.error_code)
             step = after_problem(
                 error.problem, spent, limits=limits, now=utc_now(), jitter=jitter()
@@ -299,13 +339,23 @@ class Workers:
             return _Ended(job, PutBack(utc_now(), error.reason), trouble=trouble)
         return _Ended(job, delivered.step, delivered)
 
+    def _note_host(self, job: _Job, problem: Problem) -> None:
+        """Note what a failed transfer says of its host."""
+        if job.origin is None or problem.error_code in _NEVER_SENT:
+            return
+        if problem.kind is ProblemKind.UNREACHABLE:
+            self._session.storages.failed(job.origin, problem.error_message, job.began_at)
+        else:
+            self._session.storages.reached(job.origin, job.began_at)
+
     def _transfer(self, job: _Job) -> Delivered:
-        run, held = job.claim.run, job.held
+        run, held, storages = job.claim.run, job.held, self._session.storages
 
         def progress(received: int) -> None:
             held.received_bytes += received  # one writer: this transfer's thread
 
         def expected(there: int, total_bytes: int | None) -> None:
+            storages.reached(job.origin, job.began_at)
             held.resumed_bytes, held.total_bytes = there - held.received_bytes, total_bytes
 
         def note_object(*, etag: str | None, total_bytes: int | None) -> bool:
@@ -331,10 +381,23 @@ class Workers:
         troubles, failures = self._take_ended()
         if failures:
             raise failures[0]
+        if self._session.storages.any_down and self._crew.queued:
+            self._hold_up_queued()
         for trouble in troubles:
             await self._session.disk.shut(trouble)
         if troubles:
             self._put_back()
+
+    def _hold_up_queued(self) -> None:
+        """Put back what was claimed ahead for a host that has been found out of reach since."""
+        for job in self._crew.take_back():
+            down = self._session.storages.look(job.origin, frozenset())
+            if down is None:
+                self._crew.begin(job)
+                continue
+            due = utc_now() + timedelta(seconds=down.wait_seconds)
+            step = HeldUp(due, UNREACHABLE, down.message)
+            self._recorder.add([Outcome(job.claim.run.key, job.claim.lease, step)])
 
     def _take_ended(self) -> tuple[list[Trouble], list[BaseException]]:
         """Hand what has ended to the recorder; return what stops everybody."""
@@ -350,6 +413,7 @@ class Workers:
         """Let go of what has been recorded, and tell of it."""
         key, step = outcome.key, outcome.step
         job = self._jobs.pop(outcome.lease)
+        self._session.storages.ended(job.origin, outcome.lease)
         self._session.release(key, outcome.lease)
         failed = isinstance(step, TransferFailed)
         if failed or not (outcome.held or await self._is_wanted(key)):
@@ -380,9 +444,11 @@ class Workers:
                 session.concurrency.saved()
                 log.info("run.done", bytes=step.bytes, location=step.location)
                 await session.disk.passed(started)
+            case HeldUp():
+                log.info("run.held_up", error_code=step.error_code, message=step.error_message)
             case TryAgain():
                 session.concurrency.failed(step.error_code, started)
-                log.warning(
+                log.info(
                     "run.attempt_failed", error_code=step.error_code, message=step.error_message
                 )
             case NewUrl():

@@ -30,7 +30,7 @@ _EXIT_CODES: Final = (
         "3",
         (
             "blocked: the key is refused, payment is due, the disk is full; with --once also an "
-            "API that gives no answer"
+            "API that gives no answer, or a storage out of reach"
         ),
     ),
     ("4", "stopped early by a signal or --max-duration, with work left"),

@@ -122,7 +122,7 @@ LOG_FORMATS = ("auto", "text", "json")
     type=Duration(),
     default=f"{_DEFAULTS.give_up_after_seconds / 3600:g}h",
     show_default=True,
-    help="How long after its submission a run may stay unfinished at the provider.",
+    help="How long a run may stay unfinished at the provider, or its storage out of reach.",
 )
 @option(
     "--min-poll",
@@ -256,8 +256,8 @@ def run(
     The API key is read from CAMB_API_KEY or the file that CAMB_API_KEY_FILE names.
 
     Exit codes: 0 nothing is left undone, 1 a run failed, 2 usage, 3 blocked (key refused,
-    payment, disk; with --once also an API that gives no answer), 4 stopped early with work
-    left.
+    payment, disk; with --once also an API that gives no answer, or a storage out of reach),
+    4 stopped early with work left.
     """
     if once and drain:
         raise click.UsageError("--once and --drain exclude each other.")

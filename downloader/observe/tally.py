@@ -13,7 +13,7 @@ from downloader.rules.answers import Answered, Blocked, Forbidden, RetryLater, S
 from downloader.rules.decisions import EXPIRED, REFUSED
 from downloader.rules.error_codes import API_ERRORS, RUN_ERRORS, TRANSFER_ERRORS
 from downloader.rules.states import State
-from downloader.rules.steps import NewUrl, Published, PutBack, TransferFailed, TryAgain
+from downloader.rules.steps import HeldUp, NewUrl, Published, PutBack, TransferFailed, TryAgain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +30,7 @@ class TransferOutcome(StrEnum):
     NEW_URL = "new_url"  # to be tried again with a new one
     FAILED = "failed"  # and its run with it
     INTERRUPTED = "interrupted"  # given back when the service ended
-    BLOCKED = "blocked"  # given back since the disk could not be written to
+    BLOCKED = "blocked"  # given back: the disk or the storage is out of reach
     LEASE_LOST = "lease_lost"  # its run was cancelled, or taken by another process
 
 
@@ -226,6 +226,10 @@ class DetailedTally(Tally):
                 self.transfers.count(
                     TransferOutcome.INTERRUPTED if interrupted else TransferOutcome.BLOCKED
                 )
+                return
+            case HeldUp(error_code=code):
+                self.transfer_errors.count(code)
+                self.transfers.count(TransferOutcome.BLOCKED)
                 return
             case NewUrl(error_code=code):
                 self.refreshes.count(_REFRESHES.get(code, Refresh.OTHER))

@@ -17,6 +17,7 @@ SPREAD: Final = 0.2
 
 FIRST_ATTEMPT_DELAY_SECONDS: Final = 1.0
 MAX_ATTEMPT_DELAY_SECONDS: Final = 300.0
+MAX_HOST_DELAY_SECONDS: Final = 60.0
 FIRST_DISK_PROBE_DELAY_SECONDS: Final = 5.0
 MAX_DISK_PROBE_DELAY_SECONDS: Final = 60.0
 FIRST_PROBE_DELAY_SECONDS: Final = 30.0
@@ -44,6 +45,14 @@ def attempt_delay_seconds(attempts: int, jitter: float) -> float:
     """
     first, longest = FIRST_ATTEMPT_DELAY_SECONDS, MAX_ATTEMPT_DELAY_SECONDS
     return _delay(attempts - 1, first, longest, 2.0, jitter)
+
+
+def host_delay_seconds(tries: int, jitter: float) -> float:
+    """Return the seconds to the next try at a storage host, after `tries` tries in vain.
+
+    1 s after the one that has found it out of reach, then doubling, at most 60 s.
+    """
+    return _delay(tries, FIRST_ATTEMPT_DELAY_SECONDS, MAX_HOST_DELAY_SECONDS, 2.0, jitter)
 
 
 def refresh_delay_seconds(refreshes: int, jitter: float) -> float:

@@ -11,13 +11,14 @@ from downloader.rules.answer_body import UNREADABLE, UNUSABLE_URL
 from downloader.rules.answers import Failed, Finished, NotYet, Verdict
 from downloader.rules.backoff import (
     attempt_delay_seconds,
+    host_delay_seconds,
     no_answer_delay_seconds,
     refresh_delay_seconds,
 )
 from downloader.rules.expiry import EXPIRY_MARGIN_SECONDS, is_usable
 from downloader.rules.states import MAX_INTEGER
 from downloader.rules.steps import (
-    ExpiryStep,
+    HeldUp,
     NewUrl,
     PollFailed,
     PollLater,
@@ -32,6 +33,9 @@ REFUSED: Final = "url_refused"
 """The error code that remembers: this run's last URL was refused, and not as expired."""
 
 EXPIRED: Final = "url_expired"
+
+UNREACHABLE: Final = "storage_unreachable"
+"""The error code of a run whose storage host cannot be reached: nobody's fault but the host's."""
 
 UNUSABLE: Final = {
     UNUSABLE_URL: "its URL cannot be used",
@@ -62,6 +66,7 @@ class ProblemKind(StrEnum):
     REFUSED = "refused"  # a new URL once for free, then an attempt each time
     WRONG_OBJECT = "wrong_object"  # an attempt, and a new URL
     TRANSIENT = "transient"  # an attempt, with the same URL
+    UNREACHABLE = "unreachable"  # nothing: no connection to the host came about
     HOPELESS = "hopeless"  # a person: trying again would only fetch it again
 
 
@@ -210,15 +215,42 @@ def before_transfer(
     limits: Limits,
     now: datetime,
     jitter: float,
-) -> ExpiryStep | None:
-    """Return what becomes of a run whose URL is too old to be used, None where it can be."""
+) -> NewUrl | TransferFailed | None:
+    """Return what becomes of a run whose URL is too old to be used, None where it can be.
+
+    One that grew old because its storage could not be reached costs no refresh.
+    """
     if expires_at is None or is_usable(
         expires_at, now, expiry_margin_seconds(expires_at, received_at)
     ):
         return None
+    if spent.error_code == UNREACHABLE:
+        said = "The URL expired while its storage could not be reached."
+        return NewUrl(now, EXPIRED, said, spent.attempts, spent.refreshes)
     return _refresh(
         spent, EXPIRED, "The URL expired before it was used.", limits=limits, now=now, jitter=jitter
     )
+
+
+def while_unreachable(
+    message: str,
+    spent: Spent,
+    *,
+    submitted_at: datetime,
+    down_seconds: float,
+    wait_seconds: float,
+    limits: Limits,
+    now: datetime,
+) -> HeldUp | TransferFailed:
+    """Return what becomes of a run whose storage host has been out of reach for `down_seconds`.
+
+    It waits, and spends nothing; not for ever, but an old run is not given up for a short outage.
+    """
+    age = (now - submitted_at).total_seconds()
+    if min(age, down_seconds) < limits.give_up_after_seconds:
+        return HeldUp(now + timedelta(seconds=wait_seconds), UNREACHABLE, message)
+    said = f"{message} It has been so for {_duration(down_seconds)}; see --give-up-after."
+    return TransferFailed(UNREACHABLE, said, spent.attempts, spent.refreshes)
 
 
 def after_problem(
@@ -232,6 +264,9 @@ def after_problem(
             return _refresh(spent, code, message, limits=limits, now=now, jitter=jitter)
         case ProblemKind.REFUSED if spent.error_code != REFUSED:
             return _refresh(spent, REFUSED, message, limits=limits, now=now, jitter=jitter)
+        case ProblemKind.UNREACHABLE:
+            delay = host_delay_seconds(0, jitter)
+            return HeldUp(now + timedelta(seconds=delay), code, message)
         case ProblemKind.HOPELESS:
             return TransferFailed(code, message, attempts, spent.refreshes)
         case ProblemKind.REFUSED | ProblemKind.WRONG_OBJECT | ProblemKind.TRANSIENT:

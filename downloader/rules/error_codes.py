@@ -7,7 +7,7 @@ from typing import Final
 TRANSFER_ERRORS: Final = frozenset(
     {
         *("url_expired", "url_refused"),
-        *("network", "stalled", "too_slow", "truncated"),
+        *("storage_unreachable", "network", "stalled", "too_slow", "truncated"),
         *("storage_busy", "storage_error", "storage_refused", "missing"),
         *("empty", "error_page", "not_audio", "too_long", "unverifiable_length"),
         *("encoded_content", "bad_length", "unexpected_partial", "unusable_range"),
@@ -43,6 +43,8 @@ REMEDIES: Final = {
     **dict.fromkeys(("unverifiable_length", "encoded_content", "bad_length"), _SETTINGS),
     **dict.fromkeys(("unexpected_partial", "unusable_range", "unexpected_status"), _SETTINGS),
     **dict.fromkeys(("unexpected_redirect", "too_many_redirects", "unusable_redirect"), _SETTINGS),
+    "storage_unreachable": "nothing led to the storage for long: see `downloader doctor`, then "
+    "retry it",
     "stalled": "the network was at fault: retry it, or give it more time with --stall",
     "too_slow": "the line was too slow for it: retry it, with a lower --concurrency",
     "url_expired": "URLs expire sooner than transfers begin: retry it, with a lower --concurrency; "

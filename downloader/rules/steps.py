@@ -67,6 +67,15 @@ class TryAgain:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldUp:
+    """downloading or ready → ready: its storage cannot be reached; nothing is spent."""
+
+    next_attempt_at: datetime
+    error_code: str
+    error_message: str
+
+
+@dataclass(frozen=True, slots=True)
 class NewUrl:
     """downloading or ready → pending: the URL is of no more use.
 
@@ -99,5 +108,5 @@ class TransferFailed:
 
 
 PollStep = UrlReceived | PollLater | PollFailed
-ExpiryStep = NewUrl | TransferFailed
-TransferStep = Published | TryAgain | NewUrl | PutBack | TransferFailed
+ReadyStep = HeldUp | NewUrl | TransferFailed
+TransferStep = Published | TryAgain | HeldUp | NewUrl | PutBack | TransferFailed

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 import sqlalchemy as sa
 
 from downloader.failpoints import At, reach
+from downloader.rules.decisions import UNREACHABLE
 from downloader.rules.states import RunKey, State
 from downloader.rules.steps import (
-    ExpiryStep,
+    HeldUp,
     NewUrl,
     Published,
     PutBack,
+    ReadyStep,
     TransferFailed,
     TransferStep,
     TryAgain,
@@ -56,6 +58,7 @@ class ReadyRun:
     etag: str | None
     total_bytes: int | None
     error_code: str | None
+    submitted_at: datetime
     untried: bool = False
 
 
@@ -71,7 +74,8 @@ class ClaimedRun:
 class Ready:
     """What a claim found: the runs now claimed, and how many had let their URL expire.
 
-    `waiting` others could have been claimed as well. The runs that `failed` are `given_up`.
+    `waiting` others could have been claimed as well. The runs that `failed` are `given_up`, and
+    `held_up` were put off.
     """
 
     claimed: tuple[ClaimedRun, ...]
@@ -79,6 +83,12 @@ class Ready:
     failed: int
     waiting: int = 0
     given_up: tuple[RunKey, ...] = ()
+    held_up: int = 0
+
+    @property
+    def found(self) -> int:
+        """How many runs were there."""
+        return len(self.claimed) + self.expired + self.failed + self.held_up
 
 
 NONE_READY: Final = Ready((), 0, 0)
@@ -103,11 +113,13 @@ _RECORD: Final[dict[type[TransferStep], ForRows]] = {
     TryAgain: statement(
         TryAgain, _HELD, {"state": State.READY.value, "attempts": one_more(runs.c.attempts)}
     ),
+    HeldUp: statement(HeldUp, _HELD, {"state": State.READY.value}),
     NewUrl: statement(NewUrl, _HELD, {"state": State.PENDING.value, **NO_URL}),
     PutBack: statement(PutBack, _HELD, {"state": State.READY.value}),
     TransferFailed: statement(TransferFailed, _HELD, _FAILED),
 }
-_EXPIRE: Final[dict[type[ExpiryStep], ForRows]] = {
+_LEAVE: Final[dict[type[ReadyStep], ForRows]] = {
+    HeldUp: statement(HeldUp, (*BY_KEY, _READY), {}),
     NewUrl: statement(NewUrl, (*BY_KEY, _READY), {"state": State.PENDING.value, **NO_URL}),
     TransferFailed: statement(TransferFailed, (*BY_KEY, _READY), _FAILED),
 }
@@ -134,6 +146,7 @@ _DUE = (
         runs.c.etag,
         runs.c.bytes,
         runs.c.error_code,
+        runs.c.submitted_at,
         sa.and_(
             _NOT_TRIED_SINCE,
             runs.c.attempts == 0,
@@ -199,8 +212,9 @@ def count_ready(database: Database, now: datetime, cutoff: datetime | None = Non
 class Claim:
     """Whose claim it is, of how many runs, and until when it holds.
 
-    `judge_expiry` says what becomes of a run whose URL is too old to be used, None where it can
-    be used; such runs leave the queue in the same transaction. With a `cutoff` only runs due by
+    `judge` says what becomes of a run that cannot be transferred now, since its URL is too old or
+    its storage cannot be reached, None where it can be; such runs are dealt with in the same
+    transaction. With a `cutoff` only runs due by
     then, or made ready since and not tried yet, are looked at. Unless a run is `expected` to
     wait, a look comes first: an idle worker looks often, and takes no lock for it.
     """
@@ -210,7 +224,7 @@ class Claim:
     now: datetime
     cutoff: datetime | None
     lease_until: datetime
-    judge_expiry: Callable[[ReadyRun], ExpiryStep | None]
+    judge: Callable[[ReadyRun], ReadyStep | None]
     expected: bool = False
 
 
@@ -260,6 +274,31 @@ def record_transfers(
     return take_turn(database, outcomes, None, now)[0]
 
 
+_HELD_UP = sa.and_(_READY, runs.c.error_code == UNREACHABLE)
+_COUNT_HELD_UP = (
+    sa.select(sa.func.count())
+    .select_from(runs)
+    .where(_HELD_UP, runs.c.next_attempt_at > sa.bindparam("now"))
+)
+_GO_ON = (
+    sa.update(runs)
+    .where(_HELD_UP, runs.c.next_attempt_at > sa.bindparam("now"))
+    .values(next_attempt_at=sa.bindparam("now"))
+)
+
+
+def count_held_up(database: Database, now: datetime) -> int:
+    """Return how many runs with a URL wait because their storage cannot be reached."""
+    with database.read() as connection:
+        return connection.scalar(_COUNT_HELD_UP, {"now": now}) or 0
+
+
+def end_hold_up(database: Database, now: datetime) -> int:
+    """Have those runs looked at now, as a storage is back; return how many they are."""
+    with database.write() as connection:
+        return connection.execute(_GO_ON, {"now": now}).rowcount
+
+
 def _any_ready(database: Database, claim: Claim) -> bool:
     looking, values = _may_be_taken(claim.now, claim.cutoff)
     with database.read() as connection:
@@ -270,13 +309,13 @@ def _claim(connection: sa.Connection, claim: Claim) -> Ready:
     claimed: list[ClaimedRun] = []
     history: list[tuple[RunKey, State, State, str, str | None]] = []
     given_up: list[RunKey] = []
-    expired = 0
+    expired = held_up = 0
     now = claim.now
     looking, values = _may_be_taken(now, claim.cutoff)
     rows = connection.execute(looking.first, values | {"most": claim.most}).all()
     taken: list[dict[str, object]] = []
     for run in map(_ready_run, rows):
-        step = claim.judge_expiry(run)
+        step = claim.judge(run)
         if step is None:
             one = ClaimedRun(run, claim.owner.new_lease())
             claimed.append(one)
@@ -290,7 +329,10 @@ def _claim(connection: sa.Connection, claim: Claim) -> Ready:
                 }
             )
             continue
-        _EXPIRE[type(step)].execute(connection, [parameters(run.key, None, step, now)])
+        _LEAVE[type(step)].execute(connection, [parameters(run.key, None, step, now)])
+        if isinstance(step, HeldUp):
+            held_up += 1
+            continue
         history.append((run.key, State.READY, *_told(step)))
         expired += isinstance(step, NewUrl)
         if isinstance(step, TransferFailed):
@@ -305,7 +347,7 @@ def _claim(connection: sa.Connection, claim: Claim) -> Ready:
     waiting = 0
     if len(rows) == claim.most:  # there may be more
         waiting = connection.scalar(looking.waiting, values) or 0
-    return Ready(tuple(claimed), expired, len(given_up), waiting, tuple(given_up))
+    return Ready(tuple(claimed), expired, len(given_up), waiting, tuple(given_up), held_up)
 
 
 def _is_held(connection: sa.Connection, claim: ClaimedRun) -> bool:
@@ -352,7 +394,7 @@ def _told(step: TransferStep) -> tuple[State, str, str | None]:
     match step:
         case Published():
             return State.DONE, "adopted" if step.adopted else "published", step.location
-        case TryAgain():
+        case TryAgain() | HeldUp():
             return State.READY, step.error_code, step.error_message
         case NewUrl():
             return State.PENDING, step.error_code, step.error_message

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 from downloader.transfer.curl_answer import NO_HTTP
 from downloader.transfer.curl_library import pycurl
 from downloader.transfer.files import TOO_MANY_FILES, too_many_files
-from downloader.transfer.problems import broke_off, not_connected, unusable_url
+from downloader.transfer.problems import broke_off, not_connected, unreachable, unusable_url
 
 if TYPE_CHECKING:
+    from downloader.transfer.addresses import Address
     from downloader.transfer.engine import Timing, TransferError
     from downloader.transfer.files import DiskError
 
@@ -41,15 +42,18 @@ _OF_THE_SYSTEM: Final = frozenset(
 )
 
 
+_NOT_TRUSTED: Final = frozenset({pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE})
+
+
 def failure_of(
-    code: int, easy: pycurl.Curl, host: str, timing: Timing
+    code: int, easy: pycurl.Curl, address: Address, timing: Timing, *, connected: bool
 ) -> TransferError | DiskError:
-    """Return what ends a request that libcurl ended with a code."""
+    """Return what ends a request that libcurl ended with a code; `connected`: it had gone out."""
     if code == pycurl.E_URL_MALFORMAT:
         return unusable_url("The URL's host name is none that can be looked up.")
     if code == pycurl.E_OPERATION_TIMEDOUT:  # no other time-out is left to libcurl
-        return not_connected(timing)
-    said = _WORDS.get(code, f"libcurl's error {code}").format(host=host)
+        return not_connected(address, timing)
+    said = _WORDS.get(code, f"libcurl's error {code}").format(host=address.host)
     number = easy.getinfo(pycurl.OS_ERRNO)
     if number in TOO_MANY_FILES:
         return too_many_files()
@@ -58,4 +62,7 @@ def failure_of(
         said = f"the proxy refused a connection (HTTP {refused})"
     elif code in _OF_THE_SYSTEM and number:
         said += f": {os.strerror(number)}"
-    return broke_off(said)
+    # Of a certificate it is not the network that is to be waited for.
+    if connected or code in _NOT_TRUSTED:
+        return broke_off(said)
+    return unreachable(address, said)

@@ -104,10 +104,13 @@ class Session:
         if answer.location is not None:
             return answer.location
         if code != pycurl.E_OK and not answer.has_enough:
-            raise failure_of(code, self._easy, address.host, self._timing)
+            raise self._failure_of(code, address, answer)
         if not answer.begun:
-            raise failure_of(pycurl.E_GOT_NOTHING, self._easy, address.host, self._timing)
+            raise self._failure_of(pycurl.E_GOT_NOTHING, address, answer)
         return None
+
+    def _failure_of(self, code: int, address: Address, answer: Answer) -> Exception:
+        return failure_of(code, self._easy, address, self._timing, connected=answer.connected)
 
     def _aim(self, address: Address, headers: Mapping[str, str], proxy: str | None) -> None:
         """Set what differs from request to request."""

@@ -13,14 +13,20 @@ import httpx
 from downloader.http import expect_within, make_client, words_of
 from downloader.transfer.files import TOO_MANY_FILES, too_many_files
 from downloader.transfer.pace import Pace
-from downloader.transfer.problems import broke_off, not_connected, stalled, unusable_url
+from downloader.transfer.problems import (
+    broke_off,
+    not_connected,
+    stalled,
+    unreachable,
+    unusable_url,
+)
 from downloader.transfer.redirects import LOCATION, REDIRECTS, follow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from downloader.transfer.addresses import Address
-    from downloader.transfer.engine import Sink, Timing, TransferError
+    from downloader.transfer.engine import Sink, Timing
     from downloader.transfer.guard import Guard
 
 
@@ -47,14 +53,27 @@ class HttpxEngine:
 
     def fetch(self, url: str, headers: Mapping[str, str], sink: Sink, guard: Guard) -> None:
         """GET `url` into `sink`; see `Engine.fetch`."""
+        follow(url, guard, partial(self._request, headers, sink, guard))
+
+    def _request(
+        self, headers: Mapping[str, str], sink: Sink, guard: Guard, url: str, address: Address
+    ) -> str | None:
+        """Make one request, as `_fetch_once` does, and put what went wrong into our words."""
         try:
-            follow(url, guard, partial(self._fetch_once, headers, sink, guard))
-        except httpx.TimeoutException as error:
-            failure: Exception = self._timed_out(error)
+            return self._fetch_once(headers, sink, guard, url, address)
+        except httpx.ConnectTimeout:
+            failure: Exception = not_connected(address, self._timing)
+        except httpx.TimeoutException:
+            failure = stalled(self._timing)
         except (httpx.TransportError, ssl.SSLError) as error:
-            failure = too_many_files() if _lacks_files(error) else broke_off(words_of(error))
-        else:
-            return
+            if _has(error, lambda one: isinstance(one, OSError) and one.errno in TOO_MANY_FILES):
+                failure = too_many_files()
+            elif isinstance(error, httpx.ConnectError | httpx.ProxyError) and not _has(
+                error, lambda one: isinstance(one, ssl.SSLCertVerificationError)
+            ):
+                failure = unreachable(address, words_of(error))
+            else:
+                failure = broke_off(words_of(error))
         finally:
             expect_within(None)
         # Raised from here, none has a protocol error behind it that quotes what a peer sent.
@@ -99,11 +118,6 @@ class HttpxEngine:
             guard.check()  # woken from a body without a length, the end looks like any other
         return None
 
-    def _timed_out(self, error: httpx.TimeoutException) -> TransferError:
-        if isinstance(error, httpx.ConnectTimeout):
-            return not_connected(self._timing)
-        return stalled(self._timing)
-
 
 class _ExactURL(httpx.URL):
     """A URL that goes out byte for byte, to a proxy too: a signature covers the very bytes.
@@ -121,10 +135,10 @@ class _ExactURL(httpx.URL):
         return self._target
 
 
-def _lacks_files(error: BaseException | None) -> bool:
-    """Tell whether no connection came about because no more files can be opened."""
+def _has(error: BaseException | None, wanted: Callable[[BaseException], bool]) -> bool:
+    """Tell whether an error, or one that is behind it, is of a kind."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
+        if wanted(error):
             return True
         error = error.__cause__ or error.__context__
     return False

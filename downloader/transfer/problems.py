@@ -6,11 +6,13 @@ None of them quotes what a peer has sent, nor any part of a URL but its host.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from downloader.rules.decisions import Problem, ProblemKind
+from downloader.rules.decisions import UNREACHABLE, Problem, ProblemKind
 from downloader.transfer.engine import MAX_REDIRECTS, TransferError
 
 if TYPE_CHECKING:
+    from downloader.transfer.addresses import Address
     from downloader.transfer.engine import Timing
 
 
@@ -19,12 +21,28 @@ def broke_off(said: str) -> TransferError:
     return _transient("network", f"The transfer broke off: {said}.")
 
 
-def not_connected(timing: Timing) -> TransferError:
-    """Return what ends a transfer that got no connection in time."""
-    return _transient(
-        "network",
-        f"The storage did not take a connection in {timing.connect_seconds:g} seconds.",
+def unreachable(address: Address, said: str) -> TransferError:
+    """Return what ends a transfer that got no connection: the host's trouble, and no run's."""
+    host = urlsplit(address.origin).netloc
+    return TransferError(
+        Problem(
+            ProblemKind.UNREACHABLE,
+            UNREACHABLE,
+            f"The storage at {host} cannot be reached: {said}.",
+        )
     )
+
+
+def not_connected(address: Address, timing: Timing) -> TransferError:
+    """Return what ends a transfer that got no connection in time."""
+    return unreachable(address, f"it took no connection in {timing.connect_seconds:g} seconds")
+
+
+def after_redirect(error: TransferError) -> TransferError:
+    """Return an error of where a run was redirected to: one that is not reached is the run's."""
+    if error.problem.kind is not ProblemKind.UNREACHABLE:
+        return error
+    return _transient("network", error.problem.error_message)
 
 
 def stalled(timing: Timing) -> TransferError:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from downloader.rules.hosts import may_redirect
 from downloader.transfer.addresses import Address, address_of, redirected
-from downloader.transfer.engine import MAX_REDIRECTS
-from downloader.transfer.problems import too_many_redirects, unusable_redirect
+from downloader.transfer.engine import MAX_REDIRECTS, TransferError
+from downloader.transfer.problems import after_redirect, too_many_redirects, unusable_redirect
 
 if TYPE_CHECKING:
     from downloader.transfer.guard import Guard
@@ -36,7 +36,11 @@ def follow(url: str, guard: Guard, request: Request) -> None:
     given = address = address_of(url)
     for _ in range(MAX_REDIRECTS + 1):
         guard.check()
-        location = request(url, address)
+        try:
+            location = request(url, address)
+        except TransferError as error:
+            # The run's own storage was there: what it redirects this run to holds up no other.
+            raise (error if address is given else after_redirect(error)) from None
         if location is None:
             return
         url = redirected(url, location)

@@ -424,7 +424,7 @@ def test_logs(tmp_path: Path, start_simulator: StartSimulator, level: str | None
         assert said.stdout == ""
         return
     assert "INFO:downloader.worker:run.done run_id=1 run_type=" in said.stdout
-    assert "WARNING:downloader.worker:run.attempt_failed run_id=2 run_type=" in said.stdout
+    assert "INFO:downloader.worker:run.attempt_failed run_id=2 run_type=" in said.stdout
     assert "Signature" not in said.stdout
     assert KEY not in said.stdout
     assert "X-Amz" not in said.stdout

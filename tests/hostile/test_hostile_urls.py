@@ -96,8 +96,10 @@ def test_any_url_is_judged(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPa
         with pytest.raises(TransferError) as raised:
             engine.fetch(url, {}, Collected(), Guard(60))
         problem = raised.value.problem
-        assert problem.error_code in ("unusable_url", "network")
-        assert (problem.kind is ProblemKind.TRANSIENT) == (problem.error_code == "network")
+        assert problem.error_code in ("unusable_url", "storage_unreachable")
+        assert (problem.kind is ProblemKind.UNREACHABLE) == (
+            problem.error_code == "storage_unreachable"
+        )
         problem.error_message.encode()
 
     judge()
@@ -215,7 +217,12 @@ def test_locations_with_line_breaks(serve: Serve, make_engine: MakeEngine, line:
     try:
         fetch(make_engine(stall_seconds=5), server.origin + "/x")
     except TransferError as error:
-        assert error.problem.error_code in ("network", "unusable_redirect", "too_many_redirects")  # noqa: PT017 - either outcome is right
+        assert error.problem.error_code in (  # noqa: PT017 - each of these is right
+            "network",
+            "storage_unreachable",
+            "unusable_redirect",
+            "too_many_redirects",
+        )
     for request in server.requests:
         assert b"\r\nX:" not in request
 

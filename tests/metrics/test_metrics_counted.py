@@ -121,7 +121,8 @@ def test_a_rescue(start_simulator: StartSimulator, make_service: MakeService) ->
     made = make_service(start_simulator())
     made.submit(1)
     claimed_by_nobody(made, 1, -1)
-    limits = replace(made.settings.limits, attempts=1)  # its URL leads nowhere
+    # Its URL leads nowhere.
+    limits = replace(made.settings.limits, give_up_after_seconds=0)
     found = measured(made, limits=limits)
     assert found("lease_rescues_total") == 1
 

@@ -12,6 +12,7 @@ from downloader.rules.answers import Failed, Finished, NotYet
 from downloader.rules.decisions import (
     EXPIRED,
     REFUSED,
+    UNREACHABLE,
     Limits,
     Problem,
     ProblemKind,
@@ -21,8 +22,10 @@ from downloader.rules.decisions import (
     after_verdict,
     before_transfer,
     expiry_margin_seconds,
+    while_unreachable,
 )
 from downloader.rules.steps import (
+    HeldUp,
     NewUrl,
     PollFailed,
     PollLater,
@@ -150,6 +153,45 @@ def test_what_a_problem_spends(
     assert found == expected
 
 
+def test_a_host_out_of_reach_spends_nothing() -> None:
+    """A run whose storage gives no connection stays ready, even after its last attempt but one."""
+    spent = Spent(attempts=2, refreshes=2, error_code="network")
+    step = after_problem(
+        problem(ProblemKind.UNREACHABLE), spent, limits=LIMITS, now=NOW, jitter=0.5
+    )
+    assert step == HeldUp(NOW + timedelta(seconds=1), "some_code", "Something happened.")
+
+
+@pytest.mark.parametrize(
+    ("age", "down", "given_up"),
+    [(0, 0, False), (10**6, 3599, False), (3599, 10**6, False), (3600, 3600, True)],
+)
+def test_waiting_for_a_host(age: float, down: float, given_up: bool) -> None:  # noqa: FBT001 - a table
+    """A run is given up when its storage has been away for all its time, not for an outage's."""
+    step = while_unreachable(
+        "Nobody is there.",
+        SPENT,
+        submitted_at=NOW - timedelta(seconds=age),
+        down_seconds=down,
+        wait_seconds=7,
+        limits=LIMITS,
+        now=NOW,
+    )
+    if given_up:
+        said = "Nobody is there. It has been so for 60 minutes; see --give-up-after."
+        assert step == TransferFailed(UNREACHABLE, said, 0, 0)
+    else:
+        assert step == HeldUp(NOW + timedelta(seconds=7), UNREACHABLE, "Nobody is there.")
+
+
+def test_a_url_that_expires_during_an_outage() -> None:
+    """A URL that grew too old while its storage was out of reach costs no refresh."""
+    spent = Spent(attempts=1, refreshes=2, error_code=UNREACHABLE)
+    step = before_transfer(NOW, NOW - timedelta(hours=1), spent, limits=LIMITS, now=NOW, jitter=0.5)
+    assert isinstance(step, NewUrl)
+    assert (step.next_attempt_at, step.attempts, step.refreshes) == (NOW, 1, 2)
+
+
 @pytest.mark.parametrize("kind", [ProblemKind.WRONG_OBJECT, ProblemKind.TRANSIENT])
 def test_the_last_attempt(kind: ProblemKind) -> None:
     """When the attempts are spent the run fails, and its message says so."""
@@ -177,8 +219,11 @@ def test_retry_after_is_the_least_pause() -> None:
     assert step.next_attempt_at == NOW + timedelta(seconds=120)
 
 
+SPENDING = set(ProblemKind) - {ProblemKind.UNREACHABLE}
+
+
 @given(
-    kinds=st.lists(st.sampled_from(ProblemKind), min_size=1, max_size=80),
+    kinds=st.lists(st.sampled_from(sorted(SPENDING)), min_size=1, max_size=80),
     attempts=st.integers(1, 8),
     refreshes=st.integers(0, 8),
     jitter=st.floats(0, 1, exclude_max=True),
@@ -186,7 +231,10 @@ def test_retry_after_is_the_least_pause() -> None:
 def test_every_sequence_of_problems_ends(
     kinds: list[ProblemKind], attempts: int, refreshes: int, jitter: float
 ) -> None:
-    """Whatever goes wrong in whatever order, a run fails within its attempts plus refreshes."""
+    """Whatever goes wrong in whatever order, a run fails within its attempts plus refreshes.
+
+    But for a host that cannot be reached: that ends by time.
+    """
     limits = Limits(attempts=attempts, refreshes=refreshes)
     spent, tries = SPENT, 0
     for kind in kinds:

@@ -214,6 +214,6 @@ def test_what_holds_a_url_does_not_show_it(secrets: Secrets) -> None:
     from downloader.store.transfers import ClaimedRun, ReadyRun  # noqa: PLC0415 - as above
 
     url = secrets.also(signed("https://storage.example/1.wav"))
-    run = ReadyRun(RunKey("tts", 1), url, None, None, 0, 0, None, None, None)
+    run = ReadyRun(RunKey("tts", 1), url, None, None, 0, 0, None, None, None, utc_now())
     step = UrlReceived(url, utc_now() + timedelta(hours=1), "SUCCESS")
     assert secrets(f"{ClaimedRun(run, 'lease')!r} {step!r} {Finished(url, None)!r}") == []

@@ -14,7 +14,7 @@ from downloader.store.leases import Owner
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from downloader.rules.steps import ExpiryStep, PollStep, TransferStep
+    from downloader.rules.steps import PollStep, ReadyStep, TransferStep
     from downloader.store.database import Database
 
 TYPE = "text-to-sound"
@@ -43,7 +43,7 @@ def published(run_id: int, *, size: int = 1000) -> Published:
     return Published(f"/audio/{run_id}.wav", size, f"{run_id:064x}", "wav", '"etag"')
 
 
-def usable(_run: transfers.ReadyRun) -> ExpiryStep | None:
+def usable(_run: transfers.ReadyRun) -> ReadyStep | None:
     """Judge every URL to be good."""
     return None
 
@@ -120,7 +120,7 @@ class Driver:
         most: int = 1000,
         cutoff: float | None = None,
         lease: float = 60,
-        judge: Callable[[transfers.ReadyRun], ExpiryStep | None] = usable,
+        judge: Callable[[transfers.ReadyRun], ReadyStep | None] = usable,
         owner: Owner | None = None,
     ) -> transfers.Ready:
         """Claim runs to transfer."""

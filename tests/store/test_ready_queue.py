@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 import pytest
 from store.driving import PUT_BACK, Driver, at, key, published, signed_url
 
+from downloader.rules.decisions import UNREACHABLE
 from downloader.rules.steps import (
+    HeldUp,
     NewUrl,
     Published,
     PutBack,
@@ -19,7 +21,7 @@ from downloader.store.leases import Owner
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from downloader.rules.steps import ExpiryStep, TransferStep
+    from downloader.rules.steps import ReadyStep, TransferStep
     from downloader.store.transfers import Ready, ReadyRun
 
 NEW_URL = NewUrl(at(9), "url_expired", "Expired.", attempts=0, refreshes=1)
@@ -31,8 +33,8 @@ def _ids(found: Ready) -> list[int]:
     return [claim.run.key.run_id for claim in found.claimed]
 
 
-def _expired_at(seconds: float, step: ExpiryStep) -> Callable[[ReadyRun], ExpiryStep | None]:
-    def judge(run: ReadyRun) -> ExpiryStep | None:
+def _expired_at(seconds: float, step: ReadyStep) -> Callable[[ReadyRun], ReadyStep | None]:
+    def judge(run: ReadyRun) -> ReadyStep | None:
         return step if run.url_expires_at and run.url_expires_at <= at(seconds) else None
 
     return judge
@@ -58,7 +60,7 @@ def test_a_claim_brings_what_the_transfer_needs(driver: Driver) -> None:
     assert driver.row(1)["bytes"] == 77
     [claim] = driver.claim_ready(9).claimed
     assert claim.run == transfers.ReadyRun(
-        key(1), signed_url(1), at(3600), at(0), 1, 0, '"e"', 77, "reset"
+        key(1), signed_url(1), at(3600), at(0), 1, 0, '"e"', 77, "reset", at(0)
     )
     row = driver.row(1)
     assert (row["state"], row["next_attempt_at"]) == ("downloading", None)
@@ -91,6 +93,25 @@ def test_an_expired_url_goes_back_for_another(driver: Driver) -> None:
     assert (row["refreshes"], row["attempts"], row["error_code"]) == (1, 0, "url_expired")
     assert row["next_attempt_at"] == "2026-03-01 12:00:09.000000"
     assert driver.reasons(1) == ["submitted", "url_received", "url_expired"]
+
+
+def test_runs_that_are_held_up(driver: Driver) -> None:
+    """A run whose storage is out of reach stays ready, unclaimed, until its time or the word."""
+    driver.ready(1, 2)
+    held_up = HeldUp(at(90), UNREACHABLE, "Nobody is there.")
+    found = driver.claim_ready(10, judge=lambda run: held_up if run.key.run_id == 1 else None)
+    assert (_ids(found), found.held_up, found.found) == ([2], 1, 2)
+    row = driver.row(1)
+    assert (row["state"], row["attempts"], row["error_code"]) == ("ready", 0, UNREACHABLE)
+    assert driver.reasons(1) == ["submitted", "url_received"]
+    assert driver.end(list(found.claimed), held_up, 11) == [True]
+    assert driver.row(2)["attempts"] == 0
+    assert driver.reasons(2)[-1] == UNREACHABLE
+    assert transfers.count_held_up(driver.database, at(12)) == 2
+    assert _ids(driver.claim_ready(12)) == []
+    assert transfers.end_hold_up(driver.database, at(13)) == 2
+    assert transfers.count_held_up(driver.database, at(13)) == 0
+    assert sorted(_ids(driver.claim_ready(13))) == [1, 2]
 
 
 def test_an_expired_url_too_many(driver: Driver) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from downloader.rules.states import RunKey
-    from downloader.rules.steps import ExpiryStep, PollStep, TransferStep
+    from downloader.rules.steps import PollStep, ReadyStep, TransferStep
     from downloader.store.transfers import ReadyRun
 
 
@@ -175,7 +175,7 @@ class Histories(RuleBasedStateMachine):
     def claim_ready(self, most: int, lease: int, limit: int) -> None:
         """Claim runs to transfer; those whose URL expired go back or, at the limit, fail."""
 
-        def judge(run: ReadyRun) -> ExpiryStep | None:
+        def judge(run: ReadyRun) -> ReadyStep | None:
             if run.url_expires_at is None or run.url_expires_at > at(self.now):
                 return None
             if run.refreshes >= limit:
@@ -275,7 +275,7 @@ class Histories(RuleBasedStateMachine):
     def note_object(self, data: st.DataObject, size: int | None) -> None:
         """Note what a transfer has begun to fetch."""
         run_id, lease = data.draw(st.sampled_from(self.transferring))
-        run = transfers.ReadyRun(key(run_id), "", None, None, 0, 0, None, None, None)
+        run = transfers.ReadyRun(key(run_id), "", None, None, 0, 0, None, None, None, at(0))
         claim = transfers.ClaimedRun(run, lease)
         holds = self.runs[run_id].state == "downloading" and self.runs[run_id].lease == lease
         noted = transfers.note_object(

@@ -199,7 +199,7 @@ def test_sessions_that_are_kept(serve: Serve) -> None:
         ("http://127%2e0.0.1/x", "unusable_url"),
         ("http://a b/x", "unusable_url"),
         ("ftp://127.0.0.1/x", "unusable_url"),
-        ("http://nobody.invalid/x", "network"),
+        ("http://nobody.invalid/x", "storage_unreachable"),
     ],
 )
 def test_hosts_that_nobody_has(engine: CurlEngine, url: str, code: str) -> None:

@@ -328,22 +328,24 @@ def test_bytes_before_the_break_arrive(engine: Engine, serve: Serve) -> None:
 
 
 def test_connection_refused(engine: Engine) -> None:
-    """A port that nobody listens on is a transient problem of the network."""
-    problem = problem_of(engine, f"http://127.0.0.1:{unused_port()}/x")
-    assert (problem.kind, problem.error_code) == (ProblemKind.TRANSIENT, "network")
+    """A port that nobody listens on is the host's trouble, and the host is named."""
+    port = unused_port()
+    problem = problem_of(engine, f"http://127.0.0.1:{port}/x")
+    assert f"The storage at 127.0.0.1:{port} cannot be reached" in problem.error_message
+    assert (problem.kind, problem.error_code) == (ProblemKind.UNREACHABLE, "storage_unreachable")
 
 
 def test_unknown_host(engine: Engine) -> None:
-    """A name that cannot be looked up is a transient problem of the network."""
+    """A name that cannot be looked up is the host's trouble."""
     problem = problem_of(engine, "http://storage.invalid/x")
-    assert (problem.kind, problem.error_code) == (ProblemKind.TRANSIENT, "network")
+    assert (problem.kind, problem.error_code) == (ProblemKind.UNREACHABLE, "storage_unreachable")
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".invalid", "a..invalid", "-" * 70])
 def test_host_that_is_none(engine: Engine, host: str) -> None:
     """A host that is no name is a problem of the transfer, not of the program."""
     problem = problem_of(engine, f"http://{host}/x")
-    assert problem.kind in (ProblemKind.TRANSIENT, ProblemKind.WRONG_OBJECT)
+    assert problem.kind in (ProblemKind.UNREACHABLE, ProblemKind.WRONG_OBJECT)
 
 
 def test_handshake_that_never_comes(make_engine: MakeEngine, serve: Serve) -> None:
@@ -351,8 +353,15 @@ def test_handshake_that_never_comes(make_engine: MakeEngine, serve: Serve) -> No
     engine = make_engine(Timing(connect_seconds=0.3, stall_seconds=60))
     server = serve(Peer.stall)
     problem = problem_of(engine, f"https://127.0.0.1:{server.port}/x")
-    assert (problem.kind, problem.error_code) == (ProblemKind.TRANSIENT, "network")
+    assert (problem.kind, problem.error_code) == (ProblemKind.UNREACHABLE, "storage_unreachable")
     assert "0.3 seconds" in problem.error_message
+
+
+def test_handshake_that_is_cut_off(engine: Engine, serve: Serve) -> None:
+    """A connection that ends before TLS has come about is none: the host's trouble too."""
+    server = serve(Peer.reset)
+    problem = problem_of(engine, f"https://127.0.0.1:{server.port}/x")
+    assert (problem.kind, problem.error_code) == (ProblemKind.UNREACHABLE, "storage_unreachable")
 
 
 # ------------------------------------------------------------------------- time and speed
@@ -606,3 +615,12 @@ def test_sink_that_raises(engine: Engine, serve: Serve, where: str, error: Excep
         engine.fetch(server.origin + "/x", {}, Raising(), Guard(60))
     assert raised.value is error
     assert fetch(engine, server.origin + "/x").body == BODY
+
+
+def test_redirect_to_where_nobody_is(engine: Engine, serve: Serve) -> None:
+    """A redirect to a host that is not there is the run's problem: its own storage was reached."""
+    location = f"http://127.0.0.1:{unused_port()}/x".encode()
+    head = b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n"
+    server = serve(answering(head))
+    problem = problem_of(engine, server.origin + "/x")
+    assert (problem.kind, problem.error_code) == (ProblemKind.TRANSIENT, "network")
