@@ -17,6 +17,7 @@ import click
 
 from downloader import __version__, failpoints
 from downloader.cli.configuration import read_configuration
+from downloader.cli.options import HELP
 from downloader.cli.suggestions import files
 from downloader.errors import DownloaderError
 from downloader.observe import journal
@@ -118,7 +119,7 @@ def _help(ctx: click.Context, *, names: tuple[str, ...]) -> None:
     click.echo(command.get_help(at))
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings=HELP)
 @click.version_option(__version__, prog_name="downloader")
 @click.option(
     "--config",

@@ -37,6 +37,9 @@ def option(name: str, *declarations: str, **attributes: Any) -> Callable[[F], F]
 _ARGUMENTS: Final = f"{__name__}.arguments"
 
 
+HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"]}
+
+
 class Command(click.Command):
     """A command whose options may also come from the configuration file.
 
@@ -50,6 +53,8 @@ class Command(click.Command):
         sections: Mapping[str, tuple[str, ...]] | None = None,
         **attributes: Any,  # noqa: ANN401 - as above
     ) -> None:
+        # Of its own, for whoever calls it without the group: click keeps the first that it made.
+        attributes.setdefault("context_settings", HELP)
         super().__init__(*arguments, **attributes)
         self.sections: Final = dict(sections or {})
 

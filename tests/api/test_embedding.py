@@ -25,6 +25,7 @@ import structlog
 import structlog.testing
 import trio
 from harness import KEY, wait_until
+from terminal import heed_ctrl_c
 
 import downloader
 
@@ -468,6 +469,7 @@ def test_interrupted_by_a_person(tmp_path: Path, start_simulator: StartSimulator
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - it takes no lock
         ) as process:
             wait_until(partial(under_way, tracker, 2), process)
             process.send_signal(signal.SIGINT)

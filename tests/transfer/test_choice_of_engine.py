@@ -56,9 +56,7 @@ def test_pycurl_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     with structlog.testing.capture_logs() as logged:
         assert engine_of("auto") == "httpx"
     assert logged == []
-    with pytest.raises(
-        ConfigurationError, match=r"not installed: pip install 'downloader\[curl\]'"
-    ):
+    with pytest.raises(ConfigurationError, match=r"not installed: pip install pycurl\."):
         engine_of("curl")
 
 

@@ -131,7 +131,7 @@ def test_no_tls_there(make_engine: MakeEngine, serve: Serve) -> None:
 
     server = serve(plain)
     problem = problem_of(make_engine(), f"https://127.0.0.1:{server.port}/x")
-    assert (problem.kind, problem.error_code) == (ProblemKind.TRANSIENT, "network")
+    assert (problem.kind, problem.error_code) == (ProblemKind.UNREACHABLE, "storage_unreachable")
 
 
 @pytest.mark.usefixtures("trusted")
@@ -246,18 +246,18 @@ def test_no_proxy(
 def test_proxy_that_refuses(
     make_engine: MakeEngine, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy that lets nobody through is a transient problem of the network."""
+    """A proxy that lets nobody through keeps us from the storage: that is not the run's fault."""
     proxy = serve(answering(head(407, content_length="0")))
     monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
     problem = problem_of(make_engine(), "https://storage.invalid/x")
-    assert (problem.kind, problem.error_code) == (ProblemKind.TRANSIENT, "network")
+    assert (problem.kind, problem.error_code) == (ProblemKind.UNREACHABLE, "storage_unreachable")
 
 
 def test_proxy_that_is_not_there(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy that cannot be reached is a transient problem, and its password is not shown."""
+    """Behind a proxy that is not there nothing can be reached, and its password is not shown."""
     monkeypatch.setenv("http_proxy", f"http://user:pass-word@127.0.0.1:{unused_port()}")
     problem = problem_of(make_engine(), "http://storage.invalid/x")
-    assert (problem.kind, problem.error_code) == (ProblemKind.TRANSIENT, "network")
+    assert (problem.kind, problem.error_code) == (ProblemKind.UNREACHABLE, "storage_unreachable")
     assert "pass-word" not in problem.error_message
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 import pytest
+from terminal import heed_ctrl_c
 from verify.verify_rig import KINDS
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def test_interrupted(rig: Rig) -> None:
     with rig.path(2).open("wb") as sparse:
         sparse.truncate(200_000_000_000)
     rig.execute("UPDATE runs SET bytes = 200000000000 WHERE run_id = 2")
-    with rig.program.start("verify") as process:
+    with rig.program.start("verify", preexec_fn=heed_ctrl_c) as process:
         assert process.stdout is not None
         pause = threading.Event()
         while "2.wav" not in _open_files(process):
