@@ -61,7 +61,7 @@ class Program:
 
     def create(self, folder: Path) -> None:
         """Make an empty database in a folder."""
-        self.call(folder, "status")
+        self.call(folder, "db", "upgrade")
 
     def submit(self, folder: Path, run_ids: Iterable[int]) -> Used:
         """Track runs in the database of a folder."""
