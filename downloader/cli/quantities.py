@@ -63,12 +63,8 @@ class Duration(_ParamType[float]):
             )
         seconds = float(match[1]) * _SECONDS[match[2]]
         if not self._minimum <= seconds <= min(self._maximum, 10 * 365 * 86400.0):
-            self.fail(
-                f"{value!r} is out of range: at least {self._minimum:g} seconds, "
-                "at most ten years.",
-                param,
-                ctx,
-            )
+            least = f"at least {self._minimum:g} seconds, " if self._minimum > -math.inf else ""
+            self.fail(f"{value!r} is out of range: {least}at most ten years.", param, ctx)
         return seconds
 
 

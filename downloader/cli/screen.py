@@ -36,6 +36,11 @@ class Screen:
         """What stands between two states."""
         return "→" if self.can_show("→") else "->"
 
+    @property
+    def more(self) -> str:
+        """What stands for what was cut off."""
+        return "…" if self.can_show("…") else "..."
+
     def styled(self, text: str, colour: str) -> str:
         """Return a text in a colour, where there are any."""
         return click.style(text, fg=colour) if self.colours else text
@@ -44,16 +49,14 @@ class Screen:
         """Return a line that is no wider than the screen."""
         if self.width is None or len(line) <= self.width:
             return line
-        more = "…" if self.can_show("…") else "..."
-        return line[: self.width - len(more)] + more
+        return line[: self.width - len(self.more)] + self.more
 
     def cut_front(self, text: str, used: int) -> str:
         """Return a text that fits beside what is used of a line: of a path the end tells more."""
         if self.width is None or used + len(text) <= self.width:
             return text
-        more = "…" if self.can_show("…") else "..."
-        left = self.width - used - len(more)
-        return more + text[-left:] if left > 0 else more
+        left = self.width - used - len(self.more)
+        return self.more + text[-left:] if left > 0 else self.more
 
     def wrapped(self, line: str, indent: str = "  ") -> list[str]:
         """Return a line in as many as it takes, all but the first one indented."""

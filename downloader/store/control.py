@@ -11,7 +11,7 @@ from downloader.errors import InputError
 from downloader.rules.states import UNFINISHED, RunKey, State
 from downloader.store import events
 from downloader.store.inspection import not_tracked
-from downloader.store.schema import in_state, runs
+from downloader.store.schema import in_state, is_run, runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +120,7 @@ def _change(
     result = Changed()
     with database.write(durable=True) as connection:
         for key in dict.fromkeys(keys):
-            this = sa.and_(runs.c.run_type == key.run_type, runs.c.run_id == key.run_id)
+            this = is_run(key)
             state = connection.scalar(sa.select(runs.c.state).where(this))
             if state is None:
                 # Raised inside the transaction, which takes back what came before.

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import sqlalchemy as sa
 
 from downloader.store.listing import SHOWN
-from downloader.store.schema import UTCText, run_events, runs
-from downloader.store.transitions import BY_KEY
+from downloader.store.schema import BY_KEY, UTCText, run_events, runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from downloader.rules.states import UNFINISHED, RunKey, State
-from downloader.store.schema import in_state, runs
+from downloader.store.schema import in_state, is_run, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,11 +78,7 @@ def states_of(database: Database, keys: list[RunKey]) -> dict[RunKey, str]:
     found = {}
     with database.read() as connection:
         for key in keys:
-            state = connection.scalar(
-                sa.select(runs.c.state).where(
-                    runs.c.run_type == key.run_type, runs.c.run_id == key.run_id
-                )
-            )
+            state = connection.scalar(sa.select(runs.c.state).where(is_run(key)))
             if state is not None:
                 found[key] = state
     return found

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from downloader.rules.states import RunKey, State
 from downloader.store import events
-from downloader.store.schema import in_state, runs
+from downloader.store.schema import BY_KEY, in_state, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from downloader.store.database import Database
 
 _DOWNLOADING = in_state(State.DOWNLOADING)
-_BY_KEY = (runs.c.run_type == sa.bindparam("key_type"), runs.c.run_id == sa.bindparam("key_id"))
 
 
 class Owner:
@@ -49,7 +48,7 @@ def extend_leases(
     statement = (
         sa.update(runs)
         .where(
-            *_BY_KEY,
+            *BY_KEY,
             runs.c.lease_owner == sa.bindparam("lease"),
             runs.c.state.in_([State.PENDING.value, State.DOWNLOADING.value]),
         )
@@ -71,7 +70,7 @@ def extend_leases(
 
 def lost_leases(database: Database, held: Iterable[tuple[RunKey, str]]) -> set[str]:
     """Return those leases that are no longer on their run: rescued, or the run cancelled."""
-    statement = sa.select(runs.c.lease_owner).where(*_BY_KEY)
+    statement = sa.select(runs.c.lease_owner).where(*BY_KEY)
     with database.read() as connection:
         return {
             lease
@@ -165,7 +164,7 @@ def _rebase(database: Database, found: Sequence[Sequence[Any]], now: datetime) -
             step = written_at - now
             changed = connection.execute(
                 sa.update(runs)
-                .where(*_BY_KEY, runs.c.updated_at == written_at)
+                .where(*BY_KEY, runs.c.updated_at == written_at)
                 .values(
                     next_attempt_at=next_attempt_at and next_attempt_at - step,
                     lease_expires_at=lease_expires_at and lease_expires_at - step,

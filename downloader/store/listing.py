@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from downloader.rules.states import RunKey, State
 from downloader.store import events
-from downloader.store.schema import in_state, runs
+from downloader.store.schema import in_state, is_run, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,7 +120,7 @@ def standing_page(
 
 def standing(database: Database, key: RunKey) -> dict[str, Any] | None:
     """Return where a run stands, None where it is not tracked."""
-    query = sa.select(*STANDING).where(_is(key))
+    query = sa.select(*STANDING).where(is_run(key))
     with database.read() as connection:
         row = connection.execute(query).mappings().first()
         return None if row is None else dict(row)
@@ -145,10 +145,6 @@ def _page(
         return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def _is(key: RunKey) -> sa.ColumnElement[bool]:
-    return sa.and_(runs.c.run_type == key.run_type, runs.c.run_id == key.run_id)
-
-
 def _rows(database: Database, query: sa.Select[Any]) -> Iterator[dict[str, Any]]:
     """Yield rows as they come: there may be a million."""
     with database.read() as connection:
@@ -159,5 +155,5 @@ def _rows(database: Database, query: sa.Select[Any]) -> Iterator[dict[str, Any]]
 def show_run(database: Database, key: RunKey) -> tuple[dict[str, Any], list[events.Event]] | None:
     """Return one run (every column but `url`) and its history, None where it is not tracked."""
     with database.read() as connection:
-        row = connection.execute(sa.select(*SHOWN).where(_is(key))).mappings().first()
+        row = connection.execute(sa.select(*SHOWN).where(is_run(key))).mappings().first()
         return None if row is None else (dict(row), events.history(connection, key))

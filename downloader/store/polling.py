@@ -16,9 +16,8 @@ from downloader.rules.states import RunKey, State
 from downloader.rules.steps import PollFailed, PollLater, UrlReceived
 from downloader.store import events
 from downloader.store.rows import ForRows
-from downloader.store.schema import in_state, one_more, runs
+from downloader.store.schema import BY_KEY, in_state, one_more, runs
 from downloader.store.transitions import (
-    BY_KEY,
     NO_LEASE,
     carry_out,
     held,

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from downloader.logger import get_logger
 from downloader.rules.redaction import clean_text
-from downloader.rules.states import MAX_INTEGER, State
+from downloader.rules.states import MAX_INTEGER, RunKey, State
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Dialect
@@ -212,6 +212,18 @@ blocks = sa.Table(
 def one_more(counter: sa.Column[int]) -> sa.ColumnElement[int]:
     """Count one more; what a row edited by hand has at its end already stays there."""
     return sa.func.min(counter, MAX_INTEGER - 1) + 1
+
+
+BY_KEY: Final = (
+    runs.c.run_type == sa.bindparam("key_type"),
+    runs.c.run_id == sa.bindparam("key_id"),
+)
+"""That a run is the one of a statement's parameters."""
+
+
+def is_run(key: RunKey) -> sa.ColumnElement[bool]:
+    """Compare with the key of a run."""
+    return sa.and_(runs.c.run_type == key.run_type, runs.c.run_id == key.run_id)
 
 
 def in_state(state: State) -> sa.ColumnElement[bool]:

@@ -22,9 +22,8 @@ from downloader.rules.steps import (
 )
 from downloader.store import events
 from downloader.store.rows import ForRows
-from downloader.store.schema import in_state, one_more, runs
+from downloader.store.schema import BY_KEY, in_state, one_more, runs
 from downloader.store.transitions import (
-    BY_KEY,
     NO_URL,
     carry_out,
     held,

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from downloader.rules.steps import PollStep, TransferStep
 from downloader.store.rows import ForRows
-from downloader.store.schema import in_state, runs
+from downloader.store.schema import BY_KEY, in_state, runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Outcome = TypeVar("Outcome")
 Result = TypeVar("Result")
 
-BY_KEY = (runs.c.run_type == sa.bindparam("key_type"), runs.c.run_id == sa.bindparam("key_id"))
 NO_LEASE: Mapping[str, object] = {"lease_owner": None, "lease_expires_at": None}
 NO_URL: Mapping[str, object] = {"url": None, "url_expires_at": None}
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from downloader.rules.states import MAX_RUN_ID, RunKey, State
 from downloader.store import events
 from downloader.store.control import fresh_start
-from downloader.store.schema import in_state, one_more, runs
+from downloader.store.schema import BY_KEY, in_state, one_more, runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -61,10 +61,9 @@ class SavedFolder:
         return self.prefix.rstrip("/") or "/"
 
 
-_BY_KEY = (runs.c.run_type == sa.bindparam("key_type"), runs.c.run_id == sa.bindparam("key_id"))
 _DONE = in_state(State.DONE)
 _SAME = (
-    *_BY_KEY,
+    *BY_KEY,
     _DONE,
     runs.c.location == sa.bindparam("was_at"),
     runs.c.sha256 == sa.bindparam("was_sha256"),
@@ -160,7 +159,7 @@ def adopt(database: Database, key: RunKey, file: Published, now: datetime) -> bo
 
     Durable: the part, which proves that the file is this run's, goes after it.
     """
-    which = sa.and_(*_BY_KEY, _may_be_adopted(now))
+    which = sa.and_(*BY_KEY, _may_be_adopted(now))
     names = {"key_type": key.run_type, "key_id": key.run_id}
     with database.write(durable=True) as connection:
         before = connection.scalar(sa.select(runs.c.state).where(which), names)

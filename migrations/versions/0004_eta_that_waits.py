@@ -30,8 +30,8 @@ WITH ended AS (
     WHERE state = 'failed' AND updated_at >= {HOUR_AGO} AND updated_at < {NOW}
 ), hour AS (
     SELECT count(*) AS finished, total(bytes) AS bytes,
-           (count(*) - 1) / ((julianday('now') - julianday(min(at))) * 24.0) AS runs_per_hour,
-           (julianday('now') - julianday(max(at))) * 86400.0 AS still_seconds
+           (count(*) - 1) / ((julianday('now') - julianday(min(at))) * 24.0)
+           AS runs_per_hour{{still}}
     FROM ended
 ), work AS (
     SELECT (SELECT count(*) FROM runs WHERE state = 'pending')
@@ -40,8 +40,7 @@ WITH ended AS (
 ), estimate AS (
     SELECT unfinished, finished, bytes, runs_per_hour,
            CASE WHEN unfinished > 0 AND runs_per_hour > 0
-                THEN CAST(round(max(unfinished * 3600.0 / runs_per_hour, still_seconds))
-                          AS INTEGER)
+                THEN CAST(round({{left}}) AS INTEGER)
            END AS seconds_left
     FROM work CROSS JOIN hour
 )
@@ -54,38 +53,12 @@ SELECT unfinished,
 FROM estimate
 """  # noqa: S608 - constants
 
-ETA_BEFORE = f"""
-WITH ended AS (
-    SELECT done_at AS at, bytes
-    FROM runs
-    WHERE state = 'done' AND done_at >= {HOUR_AGO} AND done_at < {NOW}
-    UNION ALL
-    SELECT updated_at, 0
-    FROM runs
-    WHERE state = 'failed' AND updated_at >= {HOUR_AGO} AND updated_at < {NOW}
-), hour AS (
-    SELECT count(*) AS finished, total(bytes) AS bytes,
-           (count(*) - 1) / ((julianday('now') - julianday(min(at))) * 24.0) AS runs_per_hour
-    FROM ended
-), work AS (
-    SELECT (SELECT count(*) FROM runs WHERE state = 'pending')
-           + (SELECT count(*) FROM runs WHERE state = 'ready')
-           + (SELECT count(*) FROM runs WHERE state = 'downloading') AS unfinished
-), estimate AS (
-    SELECT unfinished, finished, bytes, runs_per_hour,
-           CASE WHEN unfinished > 0 AND runs_per_hour > 0
-                THEN CAST(round(unfinished * 3600.0 / runs_per_hour) AS INTEGER)
-           END AS seconds_left
-    FROM work CROSS JOIN hour
+REMAINING = "unfinished * 3600.0 / runs_per_hour"
+NEW = ETA.format(
+    still=", (julianday('now') - julianday(max(at))) * 86400.0 AS still_seconds",
+    left=f"max({REMAINING}, still_seconds)",
 )
-SELECT unfinished,
-       finished AS finished_last_hour,
-       CAST(bytes AS INTEGER) AS bytes_last_hour,
-       round(nullif(runs_per_hour, 0), 1) AS runs_per_hour,
-       seconds_left,
-       strftime('%Y-%m-%d %H:%M:%f000', 'now', '+' || seconds_left || ' seconds') AS expected_at
-FROM estimate
-"""  # noqa: S608 - constants
+BEFORE = ETA.format(still="", left=REMAINING)
 
 CONTRACT = "SELECT 1 AS major, {minor} AS minor"
 DONE = sa.text("state = 'done'")
@@ -93,12 +66,12 @@ DONE = sa.text("state = 'done'")
 
 def upgrade() -> None:
     """Make the view and the index anew; no row changes."""
-    _make(ETA, "done_at", "bytes", minor=3)
+    _make(NEW, "done_at", "bytes", minor=3)
 
 
 def downgrade() -> None:
     """Bring back what 0003 had; no row changes."""
-    _make(ETA_BEFORE, "done_at", minor=2)
+    _make(BEFORE, "done_at", minor=2)
 
 
 def _make(eta: str, *indexed: str, minor: int) -> None:
