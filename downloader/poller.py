@@ -137,7 +137,7 @@ class Poller:
         at_once = 2 * REQUESTS_AT_ONCE if session.api.trouble is None else 1
         free = at_once - len(self._asking)
         appetite = session.concurrency.limit * BACKLOG_PER_WORKER + 2 * session.ahead
-        if session.storages.all_down:
+        if session.storages.all_down and session.mode is not Mode.ONCE:  # that asks for all
             # What comes now would wait as well; some, all the same, may be at another storage.
             held_up = await session.in_thread(transfers.count_held_up, session.database, now)
             appetite = max(appetite - held_up, MAX_BATCH * session.storages.take_curiosity())

@@ -271,7 +271,7 @@ class Workers:
             session.ready.set()  # there may be others behind them
         if session.disk.trouble is None:
             session.concurrency.found(len(ready.claimed), wanted=max(0, self._idle))
-        if ready.claimed or ready.expired:
+        if ready.found:
             session.room.set()
 
     def _judge(self, run: ReadyRun, now: datetime, taken: set[str]) -> ReadyStep | None:

@@ -119,6 +119,18 @@ def test_once_tells_of_a_storage_that_is_down(
     assert set(rest(service)) == {("ready", "storage_unreachable", 0, 0)}
 
 
+def test_once_asks_for_all_that_is_due(
+    start_simulator: StartSimulator, make_service: MakeService
+) -> None:
+    """A storage that is down keeps no run of `--once` from being asked for, nor for minutes."""
+    simulator = without_storage(start_simulator())
+    service = make_service(simulator)
+    service.submit(*range(1, 601))
+    service.run(Mode.ONCE)
+    assert service.rows("DISTINCT state, polls, attempts") == [("ready", 1, 0)]
+    assert simulator.stats()["api"]["requests"] == 120
+
+
 def test_what_waits_too_long_is_given_up(
     start_simulator: StartSimulator, make_service: MakeService
 ) -> None:
