@@ -37,7 +37,8 @@ grep --count --text --fixed-strings "$(cat key)" "/proc/$pid/environ" "/proc/$pi
 runuser -u downloader -- cat /etc/downloader/camb-api-key
 
 part reloaded
-systemctl reload downloader && show ActiveState
+systemctl reload downloader && until_it ActiveState active # it says for a moment that it reloads
+show ActiveState
 
 part kept
 echo 'concurrency = "many"' >>/etc/downloader/config.toml
