@@ -120,6 +120,13 @@ class Gate:
         await self._in_thread(blocks.unblock, self._database, self._scope)
         self._opened()
 
+    async def no_longer(self, reason: str) -> None:
+        """Open what was shut, by whatever process, for this reason: that is seen to be over."""
+        known = await self._in_thread(blocks.current_block, self._database, self._scope)
+        if known is not None and known.reason == reason:
+            await self._in_thread(blocks.unblock, self._database, self._scope)
+            _log.warning("service.unblocked", scope=self._scope)
+
     async def take_probe(self) -> bool:
         """Return whether a probe is due and this process is the one to make it."""
         if self._until is None or not _is_due(self._until):

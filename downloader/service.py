@@ -16,11 +16,13 @@ from downloader.camb.client import ApiClient
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
 from downloader.clock import utc_now
 from downloader.errors import ConfigurationError
+from downloader.gate import Trouble
 from downloader.hooks.hooks import Hooks
 from downloader.logger import get_logger
 from downloader.observe.logs import leave_terminal
 from downloader.observe.metrics import Figures, Live, Metrics, Unmeasured
 from downloader.observe.progress import LONG_SECONDS, LongTransfer, Reporter, Snapshot
+from downloader.ownership import why_not_ours
 from downloader.poller import Poller
 from downloader.recorder import Recorder
 from downloader.session import Mode, Session, Signal
@@ -29,10 +31,10 @@ from downloader.store.status import status
 from downloader.supervision import Manager, Reloading, supervise
 from downloader.transfer.choice import NoCurl, why_no_curl
 from downloader.transfer.engine import Engine, Timing
-from downloader.transfer.files import DiskError
 from downloader.transfer.output import Output
 from downloader.transfer.rate_limit import LimitedEngine
 from downloader.transfer.room import Room
+from downloader.transfer.unusable import DiskError
 from downloader.worker import UNWIND_SECONDS, Workers
 
 if TYPE_CHECKING:
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
-    from downloader.gate import Trouble
     from downloader.observe.tally import Tally
     from downloader.settings import Settings
     from downloader.store.database import Database
@@ -117,23 +118,23 @@ async def serve(
     is claimed, and keeps the parts of files.
 
     Raises:
-        ConfigurationError: the output folder cannot be written to from the start.
+        ConfigurationError: the output folder is no folder, and cannot be one.
         StoreError: the database has become unusable.
 
     """
-    folders = [settings.output.absolute(), database.path.parent]
-    output = Output(settings.output, DEFAULT_RUN_TYPE, Room(settings.min_free_bytes, folders))
-    try:
-        await anyio.to_thread.run_sync(output.prepare)
-    except DiskError as error:
-        if error.reason != "disk_full":
-            why = error.message
-            raise ConfigurationError(
-                lambda say: (
-                    f"{why} Put that right, or name another folder with {say.setting('output')}."
-                )
-            ) from error
+    folder = settings.output.absolute()
+    output = Output(
+        folder,
+        DEFAULT_RUN_TYPE,
+        Room(settings.min_free_bytes, [folder, database.path.parent]),
+        partial(_why_not, database, folder),
+    )
+    unusable = await anyio.to_thread.run_sync(_why_unusable, output)
     session = Session(settings, database, mode, tally=metrics.tally)
+    if unusable is not None:
+        await session.disk.shut(unusable)
+    else:
+        await session.disk.no_longer("output_unusable")
     if await session.in_thread(inspection.any_of_other_types, database, RUN_TYPES):
         _log.warning("runs.of_unknown_type", hint="nobody asks for them; see `downloader list`")
     client = ApiClient(settings.api_url, settings.api_key)
@@ -168,6 +169,37 @@ async def serve(
     result = Result(tally, stopped, left, trouble, output.folder, unfinished, standing)
     _tell_end(result, time.monotonic() - began_at)
     return result
+
+
+def _why_not(database: Database, folder: Path) -> str | None:
+    """Return in sentences why nothing may be saved in a folder."""
+    found = why_not_ours(database, folder)
+    return (
+        None
+        if found is None
+        else " ".join(f"{one[0].upper()}{one[1:].rstrip('.')}." for one in found)
+    )
+
+
+def _why_unusable(output: Output) -> Trouble | None:
+    """Prepare the output folder; return why it is of no use just now. A full disk may be of some.
+
+    Raises:
+        ConfigurationError: it never will be.
+
+    """
+    try:
+        output.prepare()
+    except DiskError as error:
+        why = error.message
+        if error.is_mistake:
+            raise ConfigurationError(
+                lambda say: (
+                    f"{why} Put that right, or name another folder with {say.setting('output')}."
+                )
+            ) from error
+        return None if error.reason == "disk_full" else Trouble(error.reason, why)
+    return None
 
 
 def _tell_end(result: Result, seconds: float) -> None:

@@ -33,9 +33,9 @@ from downloader.storages import origin_of
 from downloader.store import inspection, transfers
 from downloader.transfer.desks import Desks, processors
 from downloader.transfer.engine import TransferError
-from downloader.transfer.files import DiskError
 from downloader.transfer.guard import Guard, Interrupted
 from downloader.transfer.transfer import Order, transfer
+from downloader.transfer.unusable import DiskError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -255,6 +255,9 @@ class Workers:
             reach(At.TRANSFER_CLAIMED)
         if claim is not None:
             self._found(ready, free)
+            if session.disk.trouble is not None and not ready.claimed:
+                # There is nothing to try it with, and the folder can be written to.
+                await session.disk.passed(asked_at)
         for outcome in ended:
             await self._settle(outcome)
         return ready.found

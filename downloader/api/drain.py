@@ -129,7 +129,7 @@ def drain(
         ConfigurationError: an option is wrong, or an event loop runs in this thread.
         TypeError: an option is unknown.
         BlockedError: the service as a whole cannot go on: the key is refused, payment is due, the
-            disk is full. What was saved until then is saved.
+            disk is full, the output folder cannot be used. What was saved until then is saved.
         StoreError: the database cannot be used, or is not there.
 
     """

@@ -7,12 +7,13 @@ import errno
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from downloader.diagnosis.findings import Check, ok, problem, warning
 from downloader.durable import free_bytes
 from downloader.rules.mounts import Mount, mount_of
 from downloader.transfer.layout import PARTIAL
+from downloader.transfer.unusable import advice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,11 +52,11 @@ def check_output(folder: Path, *, probe: bool) -> Iterator[Check]:
                 "create it, or name another folder with --output",
             )
         return
-    said = "it is not a folder" if not folder.is_dir() else _why_unwritable(folder, probe=probe)
+    said = _why_unwritable(folder, probe=probe)
     if said is not None:
         yield problem(
             "output",
-            f"{folder} cannot be written to: {said}",
+            f"{folder} cannot be written to: {said.why}.{said.more}".removesuffix("."),
             "check its permissions, or name another folder with --output",
         )
         return
@@ -64,23 +65,40 @@ def check_output(folder: Path, *, probe: bool) -> Iterator[Check]:
         yield _check_links(folder)
 
 
-def _why_unwritable(folder: Path, *, probe: bool) -> str | None:
+class _Unwritable(NamedTuple):
+    """Why a folder cannot be written to, and what more is to be said of it, as a sentence."""
+
+    why: str
+    more: str = ""
+
+
+def _why_unwritable(folder: Path, *, probe: bool) -> _Unwritable | None:
     partial = folder / PARTIAL
     for one in (folder, partial):
         if one is partial and not os.path.lexists(partial):
             continue
         if not one.is_dir():
-            return f"{PARTIAL} in it is not a folder"
-        if not os.access(one, os.W_OK | os.X_OK):
-            return "this user may not" if one is folder else f"this user may not, in {PARTIAL}"
-        if probe:
-            try:
-                with _probe_file(one):
-                    pass
-            except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # another check tells
-                    return str(error.strerror)
+            what = "it" if one is folder else f"{PARTIAL} in it"
+            return _Unwritable(f"{what} is not a folder")
+        try:
+            _must_be_writable(one, probe=probe)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # another check tells
+                continue
+            where = "" if one is folder else f", in {PARTIAL}"
+            return _Unwritable(f"{error.strerror}{where}", advice(one, error.errno))
     return None
+
+
+def _must_be_writable(folder: Path, *, probe: bool) -> None:
+    """Raise what the operating system says where files cannot be made in a folder."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        number = errno.EROFS if read_only else errno.EACCES
+        raise OSError(number, os.strerror(number))
+    if probe:
+        with _probe_file(folder):
+            pass
 
 
 @contextlib.contextmanager

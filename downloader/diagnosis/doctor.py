@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from downloader.camb.run_types import RUN_TYPES
 from downloader.diagnosis import databases, disks
 from downloader.diagnosis.findings import Check, problem
 from downloader.errors import DownloaderError, StoreError
+from downloader.ownership import why_not_ours
 from downloader.rules.redaction import clean_text
 from downloader.store import checkup, inspection
 from downloader.store.database import Database, database_url
 from downloader.store.migrate import current_revision
 from downloader.store.schema import SCHEMA_REVISION
+from downloader.transfer.layout import PARTIAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
     from downloader.diagnosis.network import Key
     from downloader.rules.states import RunKey
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +85,23 @@ def _check_network(installation: Installation) -> Iterator[Check]:
 
 
 def _tracked(installation: Installation) -> _Tracked:
+    def look(database: Database) -> _Tracked:
+        saved = inspection.any_done(database)
+        asked = saved if saved is not None and saved.run_type in RUN_TYPES else None
+        return _Tracked(checkup.any_url(database), asked)
+
+    return _asked(installation.database, look) or _Tracked()
+
+
+def _asked(path: Path, look: Callable[[Database], T]) -> T | None:
+    """Return what a look into the database finds, None where it cannot be looked into."""
     try:
-        with closing(
-            Database(database_url(installation.database), only_looked_at=True)
-        ) as database:
+        with closing(Database(database_url(path), only_looked_at=True)) as database:
             if current_revision(database) == SCHEMA_REVISION:
-                saved = inspection.any_done(database)
-                asked = saved if saved is not None and saved.run_type in RUN_TYPES else None
-                return _Tracked(checkup.any_url(database), asked)
+                return look(database)
     except StoreError:  # the check of the database says why
         pass
-    return _Tracked()
+    return None
 
 
 def _check_disks(installation: Installation, *, quick: bool) -> Iterator[Check]:
@@ -98,7 +109,13 @@ def _check_disks(installation: Installation, *, quick: bool) -> Iterator[Check]:
     if not quick:
         yield disks.check_database_file_system(path)
     yield disks.check_room("database_disk", path.parent, installation.min_free_bytes)
-    yield from disks.check_output(output, probe=not quick)
+    not_ours = None
+    if not os.path.lexists(output / PARTIAL):
+        not_ours = _asked(path, lambda database: why_not_ours(database, output))
+    if not_ours is not None:
+        yield problem("output", *not_ours)
+    else:
+        yield from disks.check_output(output, probe=not quick)
     if not quick:
         yield disks.check_output_file_system(output)
     yield disks.check_room("output_disk", output, installation.min_free_bytes)

@@ -41,12 +41,12 @@ def block(
 ) -> datetime:
     """Stop one scope of the service; return when it is to be tried again.
 
-    `pause_seconds` says how long to wait after so many vain tries. Many tasks that meet the
-    same trouble at once are one try. `probing` is until when the caller was to probe.
+    `pause_seconds` says how long to wait after so many vain tries. Many tasks that meet a trouble
+    at once are one try; what was met last is told. `probing` is until when the caller was to probe.
     """
     with database.write() as connection:
         known = connection.execute(
-            sa.select(blocks.c.probes, blocks.c.until).where(blocks.c.scope == scope)
+            sa.select(blocks.c.until, blocks.c.probes).where(blocks.c.scope == scope)
         ).first()
         if known is None:
             until = now + timedelta(seconds=pause_seconds(0))
@@ -56,14 +56,14 @@ def block(
                 )
             )
             return until
-        noted: datetime = known.until
-        if noted > now and noted != probing:
-            return noted
-        until = now + timedelta(seconds=pause_seconds(known.probes))
+        until, probes = known
+        if until <= now or until == probing:
+            until = now + timedelta(seconds=pause_seconds(probes))
+            probes += 1
         connection.execute(
             sa.update(blocks)
             .where(blocks.c.scope == scope)
-            .values(reason=reason, message=message, until=until, probes=known.probes + 1)
+            .values(reason=reason, message=message, until=until, probes=probes)
         )
         return until
 

@@ -73,6 +73,19 @@ def any_done(database: Database) -> RunKey | None:
     return None if row is None else RunKey(*row)
 
 
+def locations_in(database: Database, folder: str, most: int) -> list[str]:
+    """Return where the files are that were saved last in a folder or below, up to so many."""
+    below = folder.rstrip("/") + "/"
+    query = (
+        sa.select(runs.c.location)
+        .where(in_state(State.DONE), sa.func.substr(runs.c.location, 1, len(below)) == below)
+        .order_by(runs.c.done_at.desc())
+        .limit(most)
+    )
+    with database.read() as connection:
+        return list(connection.scalars(query))
+
+
 def states_of(database: Database, keys: list[RunKey]) -> dict[RunKey, str]:
     """Return the state of each tracked run among `keys`."""
     found = {}

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from downloader.http import environment_authorities, environment_proxies
 from downloader.transfer.curl_library import pycurl
 from downloader.transfer.curl_session import Session
-from downloader.transfer.files import allow_files, files_needed, too_many_files
+from downloader.transfer.files import allow_files, files_needed
 from downloader.transfer.redirects import follow
+from downloader.transfer.unusable import too_many_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from downloader.transfer.curl_answer import NO_HTTP
 from downloader.transfer.curl_library import pycurl
-from downloader.transfer.files import TOO_MANY_FILES, too_many_files
 from downloader.transfer.problems import broke_off, not_connected, unreachable, unusable_url
+from downloader.transfer.unusable import TOO_MANY_FILES, too_many_files
 
 if TYPE_CHECKING:
     from downloader.transfer.addresses import Address
     from downloader.transfer.engine import Timing, TransferError
-    from downloader.transfer.files import DiskError
+    from downloader.transfer.unusable import DiskError
 
 # CURLE_PROXY, not named by pycurl.
 _E_PROXY: Final = 97

@@ -1,9 +1,8 @@
-"""Files by descriptor: folders that are no links, locks, hashes, and what the disk says."""
+"""Files by descriptor: how many, folders that are no links, locks, hashes."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import functools
 import hashlib
@@ -16,10 +15,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import TracebackType
-
-TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
-"""What the operating system says where no more files can be opened."""
 
 _FILES_OF_A_TRANSFER: Final = 8  # part, folders, connection, and what libcurl wakes itself by
 _OTHER_FILES: Final = 128
@@ -28,63 +23,11 @@ READ_BYTES: Final = 1024 * 1024
 """How much of a file is read at a time, to hash it."""
 
 
-class DiskError(Exception):
-    """The output folder cannot be written to: nobody's fault but the machine's."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
-
-
 class Hashed(NamedTuple):
     """What a whole file is."""
 
     bytes: int
     sha256: str
-
-
-class disk_errors:  # noqa: N801 - used as a function, and several times a file: no generator
-    """Turn what the operating system says of a folder into a `DiskError`, in this context."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __enter__(self) -> None:
-        """Begin."""
-
-    def __exit__(
-        self, _kind: object, error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        """Raise `DiskError` in place of OSError."""
-        if isinstance(error, OSError):
-            raise _disk_error(self._folder, error) from error
-
-
-def _disk_error(folder: Path, error: OSError) -> DiskError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskError("disk_full", _why_full(folder, error.errno))
-    if error.errno in TOO_MANY_FILES:
-        return too_many_files()
-    why = f"cannot be written to: {error.strerror}"
-    if isinstance(error, FileExistsError | NotADirectoryError):
-        in_the_way = next((one for one in (folder, *folder.parents) if _is_other(one)), None)
-        if in_the_way is not None:
-            why = f"cannot be made: {in_the_way} is there, and is no folder"
-    return DiskError("output_unusable", f"The output folder {folder} {why}.")
-
-
-def _is_other(path: Path) -> bool:
-    """Return whether something is there that is not a folder."""
-    return os.path.lexists(path) and not path.is_dir()
-
-
-def too_many_files() -> DiskError:
-    """Return what ends a transfer that can open neither file nor connection."""
-    return DiskError(
-        "output_unusable",
-        "There are too many open files: allow more (ulimit -n), or lower --concurrency.",
-    )
 
 
 def files_needed(connections: int) -> int:
@@ -99,20 +42,6 @@ def allow_files(wanted: int) -> None:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         with contextlib.suppress(OSError, ValueError):  # some systems allow less than they say
             resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-def _why_full(folder: Path, number: int) -> str:
-    """Say what there is none left of: a disk with free bytes may have no room for a file more."""
-    if number == errno.EDQUOT:
-        return f"The quota of the disk of {folder} is used up: make room."
-    with contextlib.suppress(OSError):
-        found = os.statvfs(folder)
-        if found.f_files and not found.f_favail and found.f_bavail:
-            return (
-                f"The disk of {folder} has room for bytes but for no more files (inodes): "
-                "remove some files."
-            )
-    return f"The disk of {folder} is full: make room."
 
 
 def open_folder(path: Path, *, may_be_link: bool = False) -> int:

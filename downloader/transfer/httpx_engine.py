@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import httpx
 
 from downloader.http import expect_within, make_client, words_of
-from downloader.transfer.files import TOO_MANY_FILES, too_many_files
 from downloader.transfer.pace import Pace
 from downloader.transfer.problems import (
     broke_off,
@@ -21,6 +20,7 @@ from downloader.transfer.problems import (
     unusable_url,
 )
 from downloader.transfer.redirects import LOCATION, REDIRECTS, follow
+from downloader.transfer.unusable import TOO_MANY_FILES, too_many_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

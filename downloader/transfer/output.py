@@ -8,12 +8,14 @@ import secrets
 from typing import TYPE_CHECKING
 
 from downloader.durable import make_folders
-from downloader.transfer.files import disk_errors, lock_existing, opened_folder
+from downloader.transfer.files import lock_existing, opened_folder
 from downloader.transfer.layout import PARTIAL, Layout
 from downloader.transfer.part import Part, object_name, parts_in
 from downloader.transfer.room import Room
+from downloader.transfer.unusable import DiskError, disk_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from downloader.rules.states import RunKey
@@ -22,22 +24,32 @@ if TYPE_CHECKING:
 class Output(Layout):
     """The output folder, made and kept in order; parts are opened here.
 
-    `room` says how much may be written into it.
+    `room` says how much may be written into it. Where it has no folder of parts `why_not` is asked
+    whether it is to be used at all, and why not: it may be the mount point of a disk that is away.
     """
 
-    def __init__(self, folder: Path, default_run_type: str, room: Room | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        default_run_type: str,
+        room: Room | None = None,
+        why_not: Callable[[], str | None] = lambda: None,
+    ) -> None:
         super().__init__(folder, default_run_type)
         self.room = room if room is not None else Room(0, [self.folder])
+        self._why_not = why_not
+        self._known: tuple[int, int] | None = None  # the folder of parts that was written to
         self._left_behind: set[RunKey] | None = None  # by whoever was here before
 
     def prepare(self) -> None:
         """Create the folders, and see that they can be written to.
 
         Raises:
-            DiskError: they cannot, or there is no room.
+            DiskError: they cannot, there is no room, or the folder is not to be used.
 
         """
         with disk_errors(self.folder):
+            self._must_be_ours()
             make_folders(self.folder)
             self._make_partial()
             with opened_folder(self.folder / PARTIAL) as partial:
@@ -46,6 +58,7 @@ class Output(Layout):
                     os.open(probe, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=partial)
                 )
                 os.unlink(probe, dir_fd=partial)
+            self._known = self._partial_now()
             self.room.check()
             self._left_behind = self.runs_with_parts()
 
@@ -59,18 +72,38 @@ class Output(Layout):
         the memory of what was begun, but with it every process.
 
         Raises:
-            DiskError: the folder cannot be written to, or there is no room.
+            DiskError: the folder cannot be written to, it is another than before and not to be
+                used, or there is no room.
 
         """
         with disk_errors(self.folder):
+            if self._known is None or self._partial_now() != self._known:
+                self._look_anew()
             self.room.check()
             wanted = None if etag is None else object_name(etag, total_bytes)
             new = untried and self._left_behind is not None and key not in self._left_behind
-            try:
-                return Part(self, key, wanted, new=new)
-            except FileNotFoundError:  # somebody has tidied the folder away
-                self._make_partial()
-                return Part(self, key, wanted, new=new)
+            return Part(self, key, wanted, new=new)
+
+    def _look_anew(self) -> None:
+        """Go on in a folder of parts that is new, where the output folder is still ours.
+
+        The output folder itself is not made: that is for `prepare`.
+        """
+        self._must_be_ours()
+        self._make_partial()
+        self._known, self._left_behind = self._partial_now(), None
+
+    def _must_be_ours(self) -> None:
+        if self._partial_now() is None and (why := self._why_not()) is not None:
+            raise DiskError("output_unusable", why)
+
+    def _partial_now(self) -> tuple[int, int] | None:
+        """Return what tells the folder of parts from any other; None where there is none."""
+        try:
+            found = os.lstat(self.folder / PARTIAL)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_dev, found.st_ino
 
     def _make_partial(self) -> None:
         with contextlib.suppress(FileExistsError):

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from downloader.durable import free_bytes
-from downloader.transfer.files import DiskError
+from downloader.transfer.unusable import DiskError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

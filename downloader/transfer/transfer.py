@@ -21,9 +21,9 @@ from downloader.rules.expiry import says_expired
 from downloader.rules.states import is_run_type
 from downloader.rules.steps import Published
 from downloader.transfer.engine import TransferError
-from downloader.transfer.files import DiskError, disk_errors
 from downloader.transfer.guard import Interrupted
 from downloader.transfer.part import NameTakenError
+from downloader.transfer.unusable import DiskError, disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import shutil
 import signal
 import subprocess
 from typing import TYPE_CHECKING
@@ -167,22 +166,6 @@ def test_a_disk_that_becomes_read_only(program: Program, simulator: Simulator) -
             process.communicate()
         assert process.returncode == 0
         program.assert_saved(simulator, range(1, 9))
-
-
-@pytest.mark.usefixtures("simulator")
-def test_an_output_folder_that_is_removed(program: Program) -> None:
-    """A daemon makes an output folder that somebody has removed anew, and fails no run."""
-    with program.start("run", "--min-free", "0") as process:
-        program.submit(range(1, 5))
-        wait_until(lambda: program.status()["runs"]["done"] == 4, process)
-        shutil.rmtree(program.output)
-        program.submit(range(5, 9))
-        wait_until(lambda: program.status()["runs"]["done"] == 8, process)
-        process.send_signal(signal.SIGTERM)
-        process.communicate()
-    assert process.returncode == 0
-    assert sorted(path.stem for path in program.output.glob("*.[wfmo]*")) == ["5", "6", "7", "8"]
-    assert program.status()["runs"]["failed"] == 0
 
 
 def test_a_limit_on_the_size_of_files(program: Program, start_simulator: StartSimulator) -> None:

@@ -18,8 +18,8 @@ from downloader.simulator.catalogue import FAULTS, Place
 from downloader.simulator.options import STORES
 from downloader.store.control import cancel
 from downloader.transfer.engine import TransferError
-from downloader.transfer.files import DiskError
 from downloader.transfer.guard import Interrupted
+from downloader.transfer.unusable import DiskError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -133,11 +133,11 @@ def test_blocks(driver: Driver) -> None:
 
     assert block("api", "key_refused", "Refused.", 1) == at(11)
     assert block("disk", "disk_full", "Full.", 0) == at(10)
-    # Many tasks meet the same trouble at once: they are one try, and wait no longer for it.
+    # Many tasks meet a trouble at once: they are one try, and wait no longer for it.
     assert block("disk", "disk_full", "Still full.", 5) == at(10)
     assert block("api", "payment", "Pay.", 11) == at(31)
     assert blocks.current_blocks(database) == [
-        blocks.Block("disk", "disk_full", "Full.", at(0), at(10), 1),
+        blocks.Block("disk", "disk_full", "Still full.", at(0), at(10), 1),
         blocks.Block("api", "payment", "Pay.", at(1), at(31), 2),
     ]
     assert status(database, at(20)).blocked == blocks.current_blocks(database)

@@ -21,8 +21,9 @@ from transfer.wire import Collected, Peer, Script, answering, fetch, fields, hea
 
 from downloader.transfer import guard as guard_module
 from downloader.transfer.engine import Timing, TransferError
-from downloader.transfer.files import DiskError, allow_files
+from downloader.transfer.files import allow_files
 from downloader.transfer.guard import Guard, Interrupted
+from downloader.transfer.unusable import DiskError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -25,10 +25,11 @@ from hypothesis import strategies as st
 
 from downloader.rules.audio import AudioFormat
 from downloader.rules.states import RunKey
-from downloader.transfer.files import DiskError, Hashed, disk_errors
+from downloader.transfer.files import Hashed
 from downloader.transfer.layout import PARTIAL
 from downloader.transfer.output import Output
 from downloader.transfer.part import HEAD_BYTES, NameTakenError
+from downloader.transfer.unusable import DiskError, disk_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -719,7 +720,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from downloader.rules.states import RunKey
-from downloader.transfer.files import DiskError, disk_errors
+from downloader.transfer.unusable import DiskError, disk_errors
 from downloader.transfer.output import Output
 
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

@@ -19,8 +19,8 @@ from downloader.rules.states import RunKey
 from downloader.simulator.catalogue import STORAGE_FAULTS
 from downloader.transfer import transfer as transfer_module
 from downloader.transfer.engine import Timing
-from downloader.transfer.files import DiskError
 from downloader.transfer.guard import Guard, Interrupted
+from downloader.transfer.unusable import DiskError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
