@@ -7,7 +7,7 @@
     ├── ConfigurationError     2   an option, a file or the environment is wrong
     ├── StoreError             2   the database cannot be used
     │   ├── NewerDatabaseError     … because a newer version of the program made it
-    │   ├── BusyDatabaseError      … because another program keeps it locked
+    │   ├── BusyDatabaseError  3   … because another program keeps it locked
     │   └── FullDatabaseError  3   … because its disk is full
     └── BlockedError           3   the service as a whole cannot go on for now
 
@@ -93,6 +93,8 @@ class NewerDatabaseError(StoreError):
 
 class BusyDatabaseError(StoreError):
     """Another program keeps the database locked."""
+
+    exit_code = 3
 
 
 class FullDatabaseError(StoreError):

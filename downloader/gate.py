@@ -59,13 +59,21 @@ class Gate:
 
     Every process on the database honours what one of them has shut, and one of them at a time
     probes whether the service goes on. Only a process that starts tries at once: whoever starts
-    it may have put things right.
+    it may have put things right. What `ends_call` is not waited for.
     """
 
-    def __init__(self, database: Database, scope: blocks.Scope, in_thread: InThread) -> None:
+    def __init__(
+        self,
+        database: Database,
+        scope: blocks.Scope,
+        in_thread: InThread,
+        *,
+        ends_call: bool = False,
+    ) -> None:
         self._database = database
         self._scope = scope
         self._in_thread = in_thread
+        self._ends_call = ends_call
         self._looked_at: float | None = None
         self._learned_at = float("-inf")  # when this process came to know of the trouble
         self._excused: datetime | None = None  # the beginning of a block older than this process
@@ -143,7 +151,9 @@ class Gate:
     def _learn(self, trouble: Trouble) -> None:
         if self.trouble is None:
             self._learned_at = time.monotonic()
-            _log.error("service.blocked", reason=trouble.reason, message=trouble.message)
+            # A call that ends with it says so itself.
+            tell = _log.info if self._ends_call else _log.error
+            tell("service.blocked", reason=trouble.reason, message=trouble.message)
         self.trouble = trouble
 
     def _opened(self) -> None:

@@ -19,6 +19,7 @@ from downloader.gate import Trouble
 from downloader.jitter import jitter
 from downloader.logger import get_logger
 from downloader.observe.tally import request_outcome
+from downloader.outage import Outage, Place
 from downloader.rules.answers import (
     Answered,
     Blocked,
@@ -31,6 +32,7 @@ from downloader.rules.answers import (
 from downloader.rules.batching import Batch, split
 from downloader.rules.decisions import after_error_alone, after_no_answer, after_verdict
 from downloader.rules.expiry import url_expires_at
+from downloader.rules.redaction import clean_text
 from downloader.rules.states import RunKey, State
 from downloader.rules.steps import PollFailed, PollLater, PollStep, UrlReceived
 from downloader.session import Mode
@@ -73,6 +75,8 @@ class Inquiries:
         self._known_good: RunKey | None = None  # the API has answered for it
         self.answer_seconds = math.inf
         """How long the last answer took."""
+        self._outage = Outage(told_at_the_end=session.mode is Mode.ONCE)
+        self._place = Place(clean_text(session.settings.api_url))
         self._judged: list[_Judged] = []
         self._recording = anyio.Lock()
 
@@ -106,6 +110,7 @@ class Inquiries:
                 if not await self._take(reply, batch, resolution) or self.gave_up:
                     break
             if not stopping.is_set():
+                await self._judge_doubtful(resolution)
                 await self._judge_alone(resolution)
         finally:
             with anyio.CancelScope(shield=True):
@@ -113,7 +118,7 @@ class Inquiries:
 
     async def _ask(self, batch: Batch, resolution: _Resolution) -> Reply:
         """Ask, and count what came of it."""
-        asked_at = time.monotonic()
+        asked_at = resolution.asked_at = time.monotonic()
         judgement = None
         try:
             reply = await self._answer(batch, asked_at)
@@ -145,7 +150,10 @@ class Inquiries:
 
     async def _take(self, reply: Reply, batch: Batch, resolution: _Resolution) -> bool:
         """Act on one answer; False where the rest of the batch need not be asked for."""
+        doubtful = self._place.doubts(reply)
         match reply.judgement:
+            case Answered() if doubtful:
+                resolution.doubtful.append((batch, reply.judgement))
             case Answered():
                 await self._answered(reply.judgement, batch, resolution)
             case Suspect() | Forbidden() if len(batch.run_ids) > 1:
@@ -165,7 +173,7 @@ class Inquiries:
 
     async def _answered(self, answer: Answered, batch: Batch, resolution: _Resolution) -> None:
         session = self._session
-        self._throttle.succeeded()
+        self._useful()
         self.key_is_good = resolution.answered = True
         self._known_good = RunKey(batch.run_type, batch.run_ids[0])
         # Of whenever it was asked: one answer among refusals shows that the key is good.
@@ -214,13 +222,22 @@ class Inquiries:
             )
             self.tempo.note_put_off(decided, count)
 
+    def _useful(self) -> None:
+        """Note an answer that was of use."""
+        self._throttle.succeeded()
+        self._outage.over()
+
     async def _no_answer(self, answer: RetryLater, batch: Batch, resolution: _Resolution) -> None:
         """Put a batch off; nothing is known of its runs, and none is blamed."""
         pause = self._throttle.failed(
-            answer.retry_after_seconds, slow_all=answer.slow_all, jitter=jitter()
+            resolution.asked_at,
+            answer.retry_after_seconds,
+            slow_all=answer.slow_all,
+            jitter=jitter(),
         )
         self.last_failure = Trouble(answer.error_code, answer.message)
-        _log.warning(
+        self._outage.failed(answer, resolution.asked_at, self._throttle.failures, pause)
+        _log.info(
             "api.no_answer",
             error_code=answer.error_code,
             message=answer.message,
@@ -245,13 +262,21 @@ class Inquiries:
             steps.append((run.key, step))
         await self._record(steps, resolution)
 
+    async def _judge_doubtful(self, resolution: _Resolution) -> None:
+        """Take what 404 says of runs alone for an answer, if anything was ever found there."""
+        for batch, judgement in resolution.doubtful:
+            if self._place.found:
+                await self._answered(judgement, batch, resolution)
+            else:
+                await self._no_answer(self._place.not_found, batch, resolution)
+
     async def _judge_alone(self, resolution: _Resolution) -> None:
         """Tell runs that are refused from an API that refuses: what it says of others decides."""
         if not resolution.refused_alone:
             return
         others_are_fine = resolution.answered or await self._answers_for_others(resolution)
         if others_are_fine:
-            self._throttle.succeeded()
+            self._useful()
         for batch, judgement in resolution.refused_alone:
             run = resolution.runs[batch.run_ids[0]]
             if not others_are_fine:
@@ -377,6 +402,8 @@ class _Resolution:
         self.runs: dict[int, DueRun] = {run.key.run_id: run for run in claimed.runs}
         self.left = deque([claimed.batch])
         self.unjudged = set(self.runs)
+        self.doubtful: list[tuple[Batch, Answered]] = []
         self.refused_alone: list[tuple[Batch, Forbidden | Suspect | RetryLater]] = []
         self.answered = False
+        self.asked_at = 0.0  # the last time, by the monotonic clock
         self.seconds = 0.0  # that the last answer took

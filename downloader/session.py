@@ -134,8 +134,9 @@ class Session:
 
     def __post_init__(self) -> None:
         """Make the two gates that the service has to pass, and what says how wide they are."""
-        self.api = Gate(self.database, "api", self.in_thread)
-        self.disk = Gate(self.database, "disk", self.in_thread)
+        ends_call = self.mode is not Mode.FOREVER
+        self.api = Gate(self.database, "api", self.in_thread, ends_call=ends_call)
+        self.disk = Gate(self.database, "disk", self.in_thread, ends_call=ends_call)
         self.concurrency = AdaptiveConcurrency(self.settings)
         commands = {State.DONE: self.settings.on_done, State.FAILED: self.settings.on_failed}
         hooked = [state for state, command in commands.items() if command]

@@ -29,6 +29,7 @@ class Throttle:
         self._rate = rate
         self._booked_until = float("-inf")
         self._not_before = 0.0
+        self._failed_at = float("-inf")
         self.failures = 0
 
     async def wait(self, stopping: anyio.Event) -> None:
@@ -53,9 +54,16 @@ class Throttle:
         """Note a useful answer."""
         self.failures = 0
 
-    def failed(self, retry_after_seconds: float | None, *, slow_all: bool, jitter: float) -> float:
-        """Note an answer without use; return how many seconds all requests now wait."""
-        self.failures += 1
+    def failed(
+        self, asked_at: float, retry_after_seconds: float | None, *, slow_all: bool, jitter: float
+    ) -> float:
+        """Note an answer without use; return how many seconds all requests now wait.
+
+        `asked_at` is by the monotonic clock: many that are under way at once fail as one.
+        """
+        if asked_at >= self._failed_at:
+            self.failures += 1
+            self._failed_at = time.monotonic()
         seconds = 0.0
         if slow_all or self.failures > 1:
             seconds = min(attempt_delay_seconds(self.failures, jitter), _MOST_SECONDS)

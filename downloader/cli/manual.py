@@ -30,8 +30,8 @@ _EXIT_CODES: Final = (
         "3",
         (
             "blocked: the key is refused, payment is due, the disk is full, the output folder "
-            "cannot be used; with --once also an API that gives no answer, or a storage out of "
-            "reach"
+            "cannot be used, the database is kept locked; with --once also an API that gives no "
+            "answer, or a storage out of reach"
         ),
     ),
     ("4", "stopped early by a signal or --max-duration, with work left"),

@@ -15,6 +15,8 @@ _SENTENCES: Final = {
     "service.unblocked": "it goes on ({scope})",
     "service.cut_off": "what was running is cut off",
     "api.no_answer": "{message} Its runs are asked for later.",
+    "api.down": "{message} It is asked until it answers.",
+    "api.back": "the API answers again, after {seconds} s",
     "runs.rescued": "{runs} taken back from processes that had died",
     "clock.set": "the clock was set by {seconds} s, or this machine was suspended",
     "hook.failed": "the hook of {run_id} failed: {detail}",

@@ -22,7 +22,7 @@ API_ERRORS: Final = frozenset(
     {
         *("api_unreachable", "api_timeout", "conflict", "too_early", "throttled", "unavailable"),
         *("server_error", "unexpected_redirect", "unexpected_status", "unreadable_answer"),
-        *("bad_request", "not_found", "invalid_request", "refused"),
+        *("bad_request", "not_found", "invalid_request", "refused", "api_not_found"),
     }
 )
 """Why the API gave no usable answer, or refused a batch."""

@@ -88,7 +88,7 @@ def test_a_call_saves_nothing_where_the_disk_is_away(
         unmount(disk)
         done = program(*RUN, mode)
         assert done.returncode == 3, done.stderr
-        [said] = done.stderr.splitlines()[-1:]
+        [said] = done.stderr.splitlines()
         assert f"3 files are recorded in the output folder {disk / 'audio'}, which is not" in said
         assert "ount its disk" in said
         assert_untouched(program, disk)

@@ -133,8 +133,7 @@ def test_a_refused_key(cron: Cron, start_simulator: StartSimulator) -> None:
     for _ in range(2):
         code, out, err = cron()
         assert (code, out) == (3, "")
-        assert err.endswith("downloader: The service refused the API key (401).\n")
-        assert KEY not in err
+        assert err == "downloader: The service refused the API key (401).\n"
     cron.key.write_text("the-good-key", encoding="utf-8")
     code, _, err = cron()
     assert code == 0
@@ -161,6 +160,6 @@ def test_nobody_answers(cron: Cron) -> None:
     cron.submit(1, 3)
     code, out, err = cron()
     assert (code, out) == (3, "")
-    last = err.splitlines()[-1]
+    [last] = err.splitlines()
     assert last.startswith("downloader: The API at 127.0.0.1 cannot be reached")
     assert cron.files.query("SELECT count(*) FROM runs WHERE state = 'pending'") == [(3,)]

@@ -15,7 +15,7 @@ from downloader import service as program
 from downloader.session import Mode
 
 if TYPE_CHECKING:
-    from harness import MakeService, StartSimulator
+    from harness import MakeService, Program, StartSimulator
 
 IDS = (1, 2, 3, 4, 5)
 
@@ -304,3 +304,57 @@ def test_an_api_that_is_down(start_simulator: StartSimulator, make_service: Make
     assert result.trouble.reason == "api_unreachable"
     assert set(service.states().values()) == {"pending"}
     assert service.rows("attempts", "attempts > 0") == []
+
+
+def test_an_api_that_is_elsewhere(
+    start_simulator: StartSimulator, make_service: MakeService
+) -> None:
+    """A path without an API is no API whose runs are not ready: it is told, and costs no run."""
+    simulator = start_simulator()
+    service = make_service(simulator)
+    service.submit(*range(1, 8))
+    result = service.run(Mode.ONCE, api_url=simulator.api_url.removesuffix("/apis"))
+    assert result.trouble is not None
+    assert result.trouble.reason == "api_not_found"
+    assert simulator.api_url.removesuffix("/apis") in result.trouble.message
+    assert set(service.rows("state, attempts")) == {("pending", 0)}
+    assert ("api_not_found",) in service.rows("DISTINCT error_code")
+    assert service.run(Mode.DRAIN).tally.done == 7
+
+
+def test_an_outage_is_told_twice(start_simulator: StartSimulator, program: Program) -> None:
+    """An API that is down for a while is told when it is, and when it is no more; no run pays."""
+    down = {"runs": "*", "where": "api", "fault": {"kind": "status", "status": 502}}
+    simulator = start_simulator(rules=[down])
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program.submit(range(1, 41))
+    with program.start("run", "--drain", "--min-poll", "0.1s", "--min-free", "0") as process:
+        assert process.stderr is not None
+        said = next(iter(process.stderr))
+        assert "api.down" in said
+        assert "502" in said
+        simulator.set_rules([])
+        _, rest = process.communicate()
+    assert process.returncode == 0, rest
+    [back] = rest.splitlines()
+    assert "api.back" in back
+    program.assert_saved(simulator, range(1, 41))
+
+
+def test_requests_that_fail_together_are_one_failure(
+    start_simulator: StartSimulator, make_service: MakeService
+) -> None:
+    """Four requests that meet one hiccup of the API do not end `--once`: others are asked for."""
+    hiccup = {
+        "runs": "1-20",
+        "where": "api",
+        "fault": {"kind": "status", "status": 502},
+        "times": 1,
+    }
+    simulator = start_simulator(rules=[hiccup], api_latency=0.3)
+    service = make_service(simulator)
+    service.submit(*range(1, 61))
+    result = service.run(Mode.ONCE)
+    assert result.trouble is None
+    assert result.tally.done == 40
+    assert set(service.rows("state, error_code", "run_id <= 20")) == {("pending", "unavailable")}

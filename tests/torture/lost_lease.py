@@ -170,10 +170,10 @@ def frozen_with_the_database(rig: Rig, *, for_long: bool) -> list[str]:
     wrong = []
     if for_long:
         once = rig.run("run", "--once", *QUICK)
-        if once.wait() != 2 or "database is locked. Another program has held" not in once.said():
+        if once.wait() != 3 or "database is locked. Another program has held" not in once.said():
             wrong.append(f"`--once` ended with {once.wait()}: {once.said()}")
         rig.until(lambda: "database.busy" in draining.said(), "the drain's complaint", draining)
-        if submitting.wait() != 2 or "find it" not in submitting.said():
+        if submitting.wait() != 3 or "find it" not in submitting.said():
             wrong.append(f"`submit` ended with {submitting.wait()}: {submitting.said()}")
     before = Snapshot.of(rig.database)
     assert {before.rows[run_id]["state"] for run_id in runs[-RUNS:]} <= {"ready", "downloading"}
