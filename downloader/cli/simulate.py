@@ -86,7 +86,12 @@ _DEFAULTS: Final = SimulatorOptions()
     help="Loopback address to listen on.",
 )
 @_option("--port", type=_PORT, default=0, help="Port of the API; 0 takes a free one.")
-@_option("--storage-port", type=_PORT, default=0, help="Port of the storage; 0 takes a free one.")
+@_option(
+    "--storage-port",
+    type=_PORT,
+    help="Port of the storage; by default the one after --port, where the URLs of a simulator "
+    "that was started so before lead; 0 takes a free one.",
+)
 @_option("--certfile", type=_FILE, help="PEM certificate: serve https.")
 @_option("--keyfile", type=_FILE, help="PEM key of the certificate, where it is another file.")
 @_option("--api-key", help="The only key that is accepted; without it, any is.")
@@ -223,7 +228,7 @@ def simulate(
     *,
     host: str,
     port: int,
-    storage_port: int,
+    storage_port: int | None,
     certfile: Path | None,
     keyfile: Path | None,
     size: int | None,
@@ -247,6 +252,8 @@ def simulate(
         raise ConfigurationError(
             "The simulator needs fastapi and uvicorn: pip install fastapi uvicorn."
         ) from error
+    if storage_port is None:  # after the last one, and after none, is any
+        storage_port = (port + 1) % 65_536 if port else 0
     try:
         serve(options, host, port, storage_port, certfile=certfile, keyfile=keyfile)
     except SimulatorError as error:

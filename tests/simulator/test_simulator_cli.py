@@ -13,6 +13,7 @@ from simulator.asking import KEY
 
 from downloader.cli.simulate import simulate
 from downloader.errors import ConfigurationError
+from downloader.simulator import server
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +54,26 @@ def test_it_says_where_it_is_and_stops_on_a_signal(number: signal.Signals, tmp_p
     assert stats["api"]["bulk"] == {"200": 1}
     assert lines[3].startswith("Ready")
     assert (process.returncode, rest, noise) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "storage_port"),
+    [((), 0), (("--port", "0"), 0), (("--port", "8400"), 8401), (("--port", "65535"), 0)],
+)
+def test_the_storage_is_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], storage_port: int
+) -> None:
+    """With a port for the API the storage has the next, so that URLs outlive a restart."""
+    asked: list[tuple[int, int]] = []
+
+    def serve(_options: object, _host: str, *ports: int, **_files: object) -> None:
+        asked.append((ports[0], ports[1]))
+
+    monkeypatch.setattr(server, "serve", serve)
+    assert CliRunner().invoke(simulate, [*given]).exit_code == 0
+    assert CliRunner().invoke(simulate, [*given, "--storage-port", "9000"]).exit_code == 0
+    port = int(given[1]) if given else 0
+    assert asked == [(port, storage_port), (port, 9000)]
 
 
 @pytest.mark.parametrize(
