@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import sys
 from contextlib import closing
@@ -19,9 +20,10 @@ from downloader.cli.suggestions import error_codes, ids_of
 from downloader.cli.words import run_name, size, span, write_csv
 from downloader.clock import utc_now
 from downloader.errors import InputError
-from downloader.rules.error_codes import REMEDIES
+from downloader.rules.error_codes import API_ERRORS, REMEDIES, RUN_ERRORS
 from downloader.rules.ids import parse_id, show_id
 from downloader.rules.plain import moment, plain
+from downloader.rules.redaction import clean_text
 from downloader.rules.states import RunKey, State
 
 if TYPE_CHECKING:
@@ -64,6 +66,19 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _known_codes(
+    _context: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuse a code that no run can have: a list that is empty looks as if all were well."""
+    known = RUN_ERRORS | API_ERRORS
+    for code in given:
+        if code not in known:
+            near = difflib.get_close_matches(code, known, 1)
+            hint = f"did you mean {near[0]}?" if near else "docs/sql.md lists them."
+            raise click.BadParameter(f"{clean_text(code, 60)!r} is no error code; {hint}")
+    return given
+
+
 @click.command(
     "list", cls=Command, epilog="Example: downloader list --state failed --older-than 1d"
 )
@@ -79,6 +94,7 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "error_codes",
     multiple=True,
     metavar="CODE",
+    callback=_known_codes,
     shell_complete=error_codes,
     help="Only those whose last error this is; may be given more than once.",
 )

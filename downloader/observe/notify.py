@@ -126,7 +126,7 @@ def status_line(snapshot: Snapshot) -> str:
     """Return in a line where a service stands; `saved` and `failed` count since its start."""
     failed = f", {snapshot.failed} failed" if snapshot.failed else ""
     line = (
-        f"{snapshot.done} saved{failed}, {snapshot.unfinished} unfinished, "
+        f"{snapshot.done} saved{failed} since the start, {snapshot.unfinished} unfinished, "
         f"{snapshot.transferring} transferring"
     )
     if snapshot.blocked is None:

@@ -182,6 +182,16 @@ def test_no_output_at_all(program: Program) -> None:
     assert program.query("SELECT count(*) FROM runs") == [(2,)]
 
 
+def test_a_code_that_is_none(call: Caller, driver: Driver) -> None:
+    """A mistyped error code is refused, with the nearest one: no row would look like no trouble."""
+    driver.one_of_each_state()
+    for code, said in (("provider_faild", "did you mean provider_failed?"), ("☃", "docs/sql.md")):
+        answer = call("list", "--error", code)
+        assert (answer.code, answer.out) == (2, "")
+        assert "is no error code" in answer.err
+        assert said in answer.err
+
+
 def test_filters(call: Caller, driver: Driver) -> None:
     """A list can be of several states, of an error code, and by age."""
     driver.one_of_each_state()
@@ -192,7 +202,7 @@ def test_filters(call: Caller, driver: Driver) -> None:
 
     assert states("--state", "done", "--state", "failed") == {"done", "failed"}
     assert states("--error", "provider_failed") == {"failed"}
-    assert states("--error", "none_such") == set()
+    assert states("--error", "too_large") == set()
     assert states("--older-than", "1d") == {state.value for state in State}
     assert states("--newer-than", "1d") == set()
     assert states("--saved-within", "1h") == set()

@@ -51,7 +51,7 @@ def test_a_life(
         program.env["NOTIFY_SOCKET"] = told.address
         with program.start("run") as process:
             wait_until(lambda: bool(told.values("READY")), process)
-            saved = "3 saved, 0 unfinished, 0 transferring"
+            saved = "3 saved since the start, 0 unfinished, 0 transferring"
             wait_until(lambda: saved in told.values("STATUS"), process)
             assert told.order() == ["READY"]
             process.terminate()
@@ -207,7 +207,7 @@ def test_blocked_is_told_with_its_reason(
     [status] = {one for one in told.values("STATUS") if "key_refused" in one}
     assert status == (
         "blocked (key_refused): The service refused the API key (401). "
-        "0 saved, 3 unfinished, 0 transferring"
+        "0 saved since the start, 3 unfinished, 0 transferring"
     )
     assert "test-key" not in str(told.messages)
 
@@ -303,4 +303,4 @@ def test_the_status_line() -> None:
         remaining_bytes=None,
         blocked=None,
     )
-    assert status_line(snapshot) == "2 saved, 5 unfinished, 1 transferring"
+    assert status_line(snapshot) == "2 saved since the start, 5 unfinished, 1 transferring"
