@@ -27,8 +27,8 @@ _SWEEP_SECONDS: Final = 600.0
 
 _LOOK_SECONDS: Final = 1.0
 _TOO_LARGE_LOG_BYTES: Final = 64 * 1024 * 1024
-_VAIN_SECONDS: Final = 10.0
-"""How long to leave it after a try in vain, which has had the writers wait."""
+_VAIN_SECONDS: Final = (2.0, 4.0, 10.0)
+"""How long to leave it after tries in vain in a row, each of which has had the writers wait."""
 _REMIND_SECONDS: Final = 600.0
 
 _PRUNE_SECONDS: Final = 600.0
@@ -55,7 +55,7 @@ async def sweep(session: Session, output: Output) -> None:
 
 async def keep_log_short(session: Session) -> None:
     """Move the write-ahead log into the database whenever it has become large."""
-    told_at = float("-inf")
+    told_at, vain = float("-inf"), 0
     while True:
         await anyio.sleep(_LOOK_SECONDS)
         if session.database.log_bytes() < LARGE_LOG_BYTES:
@@ -66,6 +66,7 @@ async def keep_log_short(session: Session) -> None:
             _log.warning("database.log_not_emptied", message=str(error))
             emptied = False
         if emptied:
+            vain = 0
             continue
         size = session.database.log_bytes()
         if size > _TOO_LARGE_LOG_BYTES and time.monotonic() - told_at > _REMIND_SECONDS:
@@ -76,7 +77,8 @@ async def keep_log_short(session: Session) -> None:
                 hint="a program has a transaction open on the database, and the log grows "
                 "until that ends",
             )
-        await anyio.sleep(_VAIN_SECONDS)
+        await anyio.sleep(_VAIN_SECONDS[vain])
+        vain = min(vain + 1, len(_VAIN_SECONDS) - 1)
 
 
 async def prune_now_and_then(session: Session) -> None:

@@ -21,6 +21,12 @@ _MISTAKES: Final = frozenset(
 """What is said of a path that can be no folder, however long it is waited for."""
 
 
+_ROOMY_BYTES: Final = 1_000_000
+"""A disk that has no room for a little file though it has these has none for any file."""
+
+_FEW_FILES: Final = 64
+
+
 class DiskError(Exception):
     """The output folder cannot be written to: nobody's fault but the machine's.
 
@@ -110,7 +116,8 @@ def _why_full(folder: Path, number: int) -> str:
         return f"The quota of the disk of {folder} is used up: make room."
     with contextlib.suppress(OSError):
         found = os.statvfs(folder)
-        if found.f_files and not found.f_favail and found.f_bavail:
+        roomy = found.f_bavail * found.f_frsize >= _ROOMY_BYTES
+        if roomy and found.f_files and found.f_favail < _FEW_FILES:  # one may be free by now
             return (
                 f"The disk of {folder} has room for bytes but for no more files (inodes): "
                 "remove some files."
