@@ -143,12 +143,14 @@ def status(database: Database, now: datetime) -> Status:
         ).one()
         counted[State.DONE], counted[State.CANCELLED], saved_bytes, oldest = row
         of_late = _saved_of_late(connection, now)
-        expected_at = connection.execute(_EXPECTED).scalar_one()
         failures = [Failure(*row) for row in connection.execute(_FAILURES)]
-        troubles = [
-            Trouble(code, number, message)
-            for code, number, message, _ in connection.execute(_TROUBLES)
-        ]
+        expected_at, troubles = None, []
+        if any(counted[state] for state in UNFINISHED):  # else a walk through all rows in vain
+            expected_at = connection.execute(_EXPECTED).scalar_one()
+            troubles = [
+                Trouble(code, number, message)
+                for code, number, message, _ in connection.execute(_TROUBLES)
+            ]
     return Status(
         at=now,
         runs={state.value: counted[state] for state in State},
