@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import signal
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -21,16 +21,15 @@ from downloader.hooks.hooks import Hooks
 from downloader.logger import get_logger
 from downloader.observe.logs import leave_terminal
 from downloader.observe.metrics import Figures, Live, Metrics, Unmeasured
-from downloader.observe.progress import LONG_SECONDS, LongTransfer, Reporter, Snapshot
 from downloader.ownership import why_not_ours
 from downloader.poller import Poller
 from downloader.recorder import Recorder
 from downloader.session import Mode, Session, Signal
-from downloader.store import inspection, polling
+from downloader.standing import Standing
+from downloader.store import inspection
 from downloader.store.status import status
 from downloader.supervision import Manager, Reloading, supervise
-from downloader.transfer.choice import NoCurl, why_no_curl
-from downloader.transfer.engine import Engine, Timing
+from downloader.transfer.choice import make_engine
 from downloader.transfer.output import Output
 from downloader.transfer.rate_limit import LimitedEngine
 from downloader.transfer.room import Room
@@ -38,25 +37,17 @@ from downloader.transfer.unusable import DiskError
 from downloader.worker import UNWIND_SECONDS, Workers
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from pathlib import Path
 
     from anyio.abc import TaskGroup
 
+    from downloader.observe.progress import Reporter
     from downloader.observe.tally import Tally
     from downloader.settings import Settings
     from downloader.store.database import Database
+    from downloader.transfer.engine import Engine
 
 _log = get_logger(__name__)
-
-_ENOUGH: Final = 3
-"""From how many files on their mean size says something of those to come."""
-
-_DUE_KNOWN_SECONDS: Final = 1.0
-"""How long it is good to know when the next run is asked for: other processes ask, too."""
-
-_COUNTING_SHARE: Final = 50
-"""How many times as long as counting the unfinished runs took they are not counted again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,76 +219,6 @@ def _figures(database: Database) -> Figures:
     return Figures(found.runs, found.bytes, found.oldest_unfinished_at, blocked)
 
 
-def make_engine(settings: Settings) -> Engine:
-    """Return the transfer engine: the one that is asked for, or the best there is.
-
-    Raises:
-        ConfigurationError: it cannot be had, or the environment's settings cannot be used.
-
-    """
-    timing = Timing(stall_seconds=settings.stall_seconds)
-    if settings.engine != "httpx":
-        missed = check_engine(settings)
-        if missed is None:
-            from downloader.transfer.curl_engine import CurlEngine  # noqa: PLC0415 - may be missing
-
-            return CurlEngine(
-                timing, connections=settings.concurrency, raise_limit=settings.owns_process
-            )
-        if not missed.missing:
-            _log.warning("engine.curl_unusable", error=str(missed.error), used="httpx")
-    from downloader.transfer.httpx_engine import (  # noqa: PLC0415 - only where it is needed
-        HttpxEngine,
-    )
-
-    return HttpxEngine(timing, connections=settings.concurrency)
-
-
-def check_engine(settings: Settings) -> NoCurl | None:
-    """Return why libcurl cannot be used; None: it can.
-
-    Raises:
-        ConfigurationError: it cannot, and is asked for.
-
-    """
-    missed = why_no_curl()
-    if missed is not None and settings.engine == "curl":
-        raise ConfigurationError(
-            lambda say: (
-                f"{say.setting('engine')} curl needs pycurl, and {missed.why}: pip install pycurl."
-            )
-        ) from missed.error
-    return missed
-
-
-def _remaining_bytes(session: Session, unfinished: int) -> int | None:
-    """Return how many bytes are yet to come, by the mean of the files that came in this call."""
-    known = [one for one in session.held() if one.total_bytes is not None]
-    left = sum((one.total_bytes or 0) - one.resumed_bytes - one.received_bytes for one in known)
-    others = max(0, unfinished - len(known))
-    if not others:
-        return left if known else None
-    if session.tally.done < _ENOUGH:
-        return None
-    return left + round(others * session.tally.bytes / session.tally.done)
-
-
-def _long(session: Session) -> tuple[LongTransfer, ...]:
-    """Return the transfers that have lasted a while, those that began first before the others."""
-    now = time.monotonic()
-    return tuple(
-        LongTransfer(
-            one.key.run_id,
-            one.resumed_bytes + one.received_bytes,
-            one.total_bytes,
-            now - one.began_at,
-            one.received_bytes,
-        )
-        for one in sorted(session.held(), key=lambda one: one.began_at)
-        if one.guard is not None and now - one.began_at >= LONG_SECONDS
-    )
-
-
 class _Service:
     """The tasks of one service, and how they end."""
 
@@ -321,12 +242,13 @@ class _Service:
         self._poller = Poller(session, client)
         self._workers = Workers(session, self._recorder, output, engine)
         self._hooks = Hooks(session)
+        self._standing = Standing(session, self._poller, self._workers, self._hooks)
         self._stopped: str | None = None
-        self.unfinished = 0
-        self._finished_then = 0
-        self._count_again_at = float("-inf")
-        self._due_at: datetime | None = None
-        self._look_again_at = float("-inf")
+
+    @property
+    def unfinished(self) -> int:
+        """How many runs were unfinished when they were last counted."""
+        return self._standing.unfinished
 
     async def run(self) -> str | None:
         """Run everything; return what ended it early, if anything did."""
@@ -353,7 +275,9 @@ class _Service:
                 if session.settings.owns_process:
                     helpers.start_soon(self._watch_signals, work.cancel_scope)
                 helpers.start_soon(self._watch_duration, work.cancel_scope)
-                helpers.start_soon(supervise, session, self._manager.notifier, self._snapshot)
+                helpers.start_soon(
+                    supervise, session, self._manager.notifier, self._standing.snapshot
+                )
                 work.start_soon(self._poller.run)
                 work.start_soon(self._hooks.run)
                 await self._workers.run()
@@ -369,58 +293,11 @@ class _Service:
             await self._show()
             await anyio.sleep(self._reporter.every_seconds)
 
-    async def _count_unfinished(self) -> int:
-        """Count what is left, as seldom as it takes long: among a million runs it does."""
-        began_at, tally = time.monotonic(), self._session.tally
-        if began_at >= self._count_again_at or self._session.stopping.is_set():
-            self.unfinished = await self._session.in_thread(
-                inspection.count_unfinished, self._session.database
-            )
-            self._finished_then = tally.done + tally.failed
-            ended_at = time.monotonic()
-            self._count_again_at = ended_at + max(1.0, _COUNTING_SHARE * (ended_at - began_at))
-        return max(0, self.unfinished - (tally.done + tally.failed - self._finished_then))
-
     async def _show(self) -> None:
-        snapshot = await self._snapshot()
-        if self._reporter.tells_of_waits and not snapshot.transferring and snapshot.unfinished:
-            snapshot = replace(snapshot, waits=await self._waits(snapshot.unfinished))
+        snapshot = await self._standing.snapshot()
+        if self._reporter.tells_of_waits:
+            snapshot = await self._standing.with_waits(snapshot)
         self._reporter.show(snapshot)
-
-    async def _waits(self, unfinished: int) -> str | None:
-        """Say what is waited for, and for how long yet; None where it is no wait."""
-        session, now = self._session, time.monotonic()
-        if session.stopping.is_set() or session.trouble is not None:
-            return None if session.trouble is None else session.trouble.message
-        if now >= self._look_again_at:
-            self._look_again_at = now + _DUE_KNOWN_SECONDS
-            self._due_at = await session.in_thread(polling.next_due_at, session.database, RUN_TYPES)
-        if self._due_at is None:
-            return f"{unfinished:,} wait for the storage"
-        seconds = max(0, math.ceil((self._due_at - utc_now()).total_seconds()))
-        when = f"in {seconds} s" if seconds else "now"
-        failure = self._poller.no_answer
-        if failure is not None:
-            return f"no answer from the API ({failure.message.rstrip('.')}), asked again {when}"
-        return f"{unfinished:,} not finished at the provider, asked again {when}"
-
-    async def _snapshot(self) -> Snapshot:
-        session = self._session
-        unfinished = await self._count_unfinished()
-        trouble = session.trouble or session.storages.trouble
-        return Snapshot(
-            done=session.tally.done,
-            failed=session.tally.failed,
-            unfinished=unfinished,
-            transferring=self._workers.active,
-            concurrency=session.concurrency.limit,
-            received_bytes=session.received_bytes,
-            remaining_bytes=_remaining_bytes(session, unfinished),
-            blocked=None if trouble is None else trouble.reason,
-            blocked_why=None if trouble is None else trouble.message,
-            long=_long(session),
-            hooks=self._hooks.left,
-        )
 
     def live(self) -> Live:
         """Return where this process stands; from any thread."""

@@ -116,7 +116,7 @@ def _check_as_run(options: dict[str, Any]) -> None:
 
     """
     from downloader.cli.metrics import check  # noqa: PLC0415 - start-up time
-    from downloader.service import check_engine  # noqa: PLC0415 - as above
+    from downloader.transfer.choice import check_engine  # noqa: PLC0415 - as above
 
     # A reload hands over no other credential: it is of no matter to it.
     settings = settings_of(options, "withheld" if credential_is_withheld() else None)

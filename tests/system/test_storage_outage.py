@@ -51,7 +51,7 @@ def test_an_outage_of_api_and_storage_in_the_middle_of_a_drain(
     The log tells once that the storage is out of reach, and once that it is back.
     """
     port, storage_port = free_ports()
-    ids = range(1, 41)
+    ids = range(1, 81)
     options = SimulatorOptions(min_size=2_000, max_size=30_000, storage_latency=0.1)
 
     def simulator() -> Simulator:
@@ -68,7 +68,8 @@ def test_an_outage_of_api_and_storage_in_the_middle_of_a_drain(
                     stderr=stack.enter_context(log.open("w")),
                 )
             )
-            wait_until(lambda: program.status()["runs"]["done"] >= 5, process)
+            saved = "SELECT count(*) >= 5 FROM runs WHERE state = 'done'"
+            wait_until(lambda: program.query(saved) == [(1,)], process)  # all 80 take two seconds
         wait_until(lambda: "storage.down" in log.read_text(), process)
         told = "SELECT error_message FROM unfinished WHERE error_code = 'storage_unreachable'"
         assert {f"127.0.0.1:{storage_port}" in row[0] for row in program.query(told)} == {True}

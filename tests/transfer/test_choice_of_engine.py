@@ -12,8 +12,8 @@ import pytest
 import structlog
 
 from downloader.errors import ConfigurationError
-from downloader.service import make_engine
 from downloader.settings import Settings
+from downloader.transfer.choice import make_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,7 +82,7 @@ def test_pycurl_is_broken(
 LOADED = """
 import sys
 from pathlib import Path
-from downloader.service import make_engine
+from downloader.transfer.choice import make_engine
 from downloader.settings import Settings
 
 kinds = {"pycurl", "downloader.transfer.httpx_engine"}
