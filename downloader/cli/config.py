@@ -10,10 +10,11 @@ import click
 from click.core import ParameterSource
 
 from downloader.cli.configuration import FILE_KEYS, Configuration
+from downloader.cli.execution import settings_of
 from downloader.cli.key import credential_is_withheld, find_api_key
 from downloader.cli.options import Command, hidden, json_option, place_of
 from downloader.cli.quantities import Duration, Size
-from downloader.cli.run import run, settings_of
+from downloader.cli.run import run
 from downloader.cli.submit import submit
 from downloader.cli.variables import unknown_variables
 from downloader.errors import ConfigurationError

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from downloader.cli.execution import execute
 from downloader.cli.options import Command
 from downloader.cli.quantities import Whole
-from downloader.cli.run import execute
 from downloader.errors import ConfigurationError, InputError
 from downloader.rules.decisions import Limits
 from downloader.rules.states import State
