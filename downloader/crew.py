@@ -52,6 +52,11 @@ class Crew(Generic[Job, Ended]):
         """How many jobs are being done, or have ended and are not taken yet."""
         return max(0, self.begun - self.queued)
 
+    @property
+    def running(self) -> int:
+        """How many jobs are being done just now, about."""
+        return max(0, self.active - len(self._ended))
+
     def limit(self, threads: int) -> None:
         """Have no more threads than so many, as soon as those above have done their job."""
         with self._lock:

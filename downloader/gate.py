@@ -149,8 +149,10 @@ class Gate:
         return False
 
     def _learn(self, trouble: Trouble) -> None:
-        if self.trouble is None:
+        known = self.trouble
+        if known is None:
             self._learned_at = time.monotonic()
+        if known is None or known.reason != trouble.reason:
             # A call that ends with it says so itself.
             tell = _log.info if self._ends_call else _log.error
             tell("service.blocked", reason=trouble.reason, message=trouble.message)

@@ -95,7 +95,7 @@ class Standing:
         when = f"in {seconds} s" if seconds else "now"
         failure = self._poller.no_answer
         if failure is not None:
-            return f"no answer from the API ({failure.message.rstrip('.')}), asked again {when}"
+            return f"the API is asked again {when}: {failure.message}"
         return f"{unfinished:,} not finished at the provider, asked again {when}"
 
 

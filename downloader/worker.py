@@ -117,7 +117,7 @@ class Workers:
     @property
     def active(self) -> int:
         """How many transfers are under way."""
-        return self._crew.active
+        return self._crew.running
 
     async def run(self) -> None:
         """Transfer until this call has nothing left to, or the service stops and all have ended.

@@ -55,6 +55,15 @@ FILE_KEYS: Final = frozenset(
 """What a configuration file may set: the options that describe an installation."""
 
 
+_TEXTS: Final = frozenset(
+    {
+        *("api-url", "database", "engine", "log-format", "metrics-host", "metrics-textfile"),
+        *("on-done", "on-failed", "output", "type"),
+    }
+)
+"""Settings that a number would be a slip for."""
+
+
 class Configuration(dict[str, str]):
     """What a configuration file sets, and the file; its path is None where there is none."""
 
@@ -90,21 +99,31 @@ def read_configuration(named: str | None) -> Configuration:
         raise ConfigurationError(f"{path} is not valid TOML: it is nested too deeply.") from error
     except ValueError as error:  # UnicodeDecodeError, TOMLDecodeError, an endless number
         raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error
-    for key in values:
-        if key.replace("_", "-") not in FILE_KEYS:
-            near = difflib.get_close_matches(key.replace("_", "-"), FILE_KEYS, 1)
-            meant = f" Did you mean {near[0]}?" if near else ""
-            if "key" in key:
-                meant = " The API key belongs in CAMB_API_KEY or in CAMB_API_KEY_FILE's file."
-            raise ConfigurationError(f"{path} has an unknown setting {key[:60]!r}.{meant}")
-        if isinstance(values[key], bool) or not isinstance(values[key], str | int | float):
-            raise ConfigurationError(f"{path}: {key} must be a text or a number.")
-        if not str(values[key]).isprintable():
-            raise ConfigurationError(f"{path}: {key} has characters that cannot be printed.")
+    for key, value in values.items():
+        if (wrong := _what_is_wrong(key, value)) is not None:
+            raise ConfigurationError(f"{path}{wrong}")
     # As text, so that a value of the file is judged as one of the environment is.
     found = Configuration((key.replace("_", "-"), str(value)) for key, value in values.items())
     found.path = path
     return found
+
+
+def _what_is_wrong(key: str, value: object) -> str | None:
+    """Say, behind the file's path, what no option could make of a setting; None: nothing."""
+    name = key.replace("_", "-")
+    if name not in FILE_KEYS:
+        near = difflib.get_close_matches(name, FILE_KEYS, 1)
+        meant = f" Did you mean {near[0]}?" if near else ""
+        if "key" in key:
+            meant = " The API key belongs in CAMB_API_KEY or in CAMB_API_KEY_FILE's file."
+        return f" has an unknown setting {key[:60]!r}.{meant}"
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return f": {key} must be a text or a number."
+    if name in _TEXTS and not isinstance(value, str):
+        return f": {key} must be a text, in quotes."
+    if not str(value).isprintable():
+        return f": {key} has characters that cannot be printed."
+    return None
 
 
 def expanded(named: str) -> Path:

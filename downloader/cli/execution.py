@@ -108,7 +108,9 @@ def execute(
     with ExitStack() as stack:
         metrics = stack.enter_context(exported(settings, tell=terminal and not quiet))
         notifier = stack.enter_context(closing(Notifier.from_environment(os.environ)))
-        opened = stack.enter_context(closing(open_database(database)))
+        # A daemon may be there before the first run; for a call a new one would be a typo's.
+        existing = mode is not Mode.FOREVER
+        opened = stack.enter_context(closing(open_database(database, existing=existing)))
         beside = opened.path.parent / "audio"
         if default_output:
             settings = replace(settings, output=beside)

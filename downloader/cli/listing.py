@@ -169,7 +169,7 @@ def show(*, run_id: str, run_type: str, database: str | None, as_json: bool) -> 
         found = listing.show_run(opened, key)
         if found is None:
             with opened.read() as connection:
-                raise InputError(f"{not_tracked(connection, key)}; `downloader submit` tracks it.")
+                raise InputError(not_tracked(connection, key, "; `downloader submit` tracks it."))
     run, events = found
     if as_json:
         history = [plain(event._asdict()) for event in events]

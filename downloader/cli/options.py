@@ -100,6 +100,13 @@ class Command(click.Command):
             raise click.BadParameter(
                 hidden(error.message), ctx=error.ctx, param=error.param, param_hint=hint
             ) from None
+        except click.NoSuchOption as error:
+            if error.option_name != "--config":
+                raise
+            raise click.UsageError(
+                f"--config stands before the command: downloader --config FILE {self.name}",
+                error.ctx,
+            ) from None
         context.meta[_ARGUMENTS] = given
         return context
 

@@ -14,6 +14,8 @@ from downloader.cli.quantities import Duration
 from downloader.cli.screen import Screen, screen
 from downloader.cli.words import minute, rate, run_name, size, span
 from downloader.clock import utc_now
+from downloader.rules.decisions import UNREACHABLE
+from downloader.rules.error_codes import API_ERRORS
 from downloader.rules.plain import moment
 from downloader.rules.states import State
 
@@ -133,7 +135,7 @@ def _progress(found: Status) -> list[str]:
             f"in the last {span(of_late.seconds)}: {of_late.runs:,} saved, {size(of_late.bytes)}; "
             f"{rate(files, 'files')}, {size(received)} a second"
         )
-    if found.unfinished and not found.blocked:
+    if found.unfinished and not found.blocked and not _is_down(found):
         lines.append(
             "no estimate of the end: too little was saved within the last hour"
             if ends_at is None
@@ -147,6 +149,12 @@ def _progress(found: Status) -> list[str]:
             f"{age} ago"
         )
     return lines
+
+
+def _is_down(found: Status) -> bool:
+    """Return whether all that is left has met what no pace of before says anything of."""
+    met = sum(one.runs for one in found.troubles if one.error_code in API_ERRORS | {UNREACHABLE})
+    return met >= found.unfinished
 
 
 def _blocked(block: Block, found: Status) -> str:

@@ -48,6 +48,7 @@ class _Tracked(NamedTuple):
 
     url: str | None = None
     saved: RunKey | None = None
+    nothing_found: bool = False
 
 
 def examine(installation: Installation, *, quick: bool) -> Iterator[Check]:
@@ -80,7 +81,9 @@ def _check_network(installation: Installation) -> Iterator[Check]:
     yield trust.check_certificates()
     yield trust.check_proxy(installation.api_url, tracked.url)
     key = installation.key or network.Key(None, None)
-    yield from network.check_api(installation.api_url, key, tracked.saved)
+    yield from network.check_api(
+        installation.api_url, key, tracked.saved, nothing_found=tracked.nothing_found
+    )
     yield network.check_storage(tracked.url)
 
 
@@ -88,7 +91,8 @@ def _tracked(installation: Installation) -> _Tracked:
     def look(database: Database) -> _Tracked:
         saved = inspection.any_done(database)
         asked = saved if saved is not None and saved.run_type in RUN_TYPES else None
-        return _Tracked(checkup.any_url(database), asked)
+        nothing_found = checkup.any_unfinished_with(database, "api_not_found")
+        return _Tracked(checkup.any_url(database), asked, nothing_found)
 
     return _asked(installation.database, look) or _Tracked()
 

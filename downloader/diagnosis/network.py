@@ -31,6 +31,8 @@ _NEVER_ISSUED: Final = 2**31 - 1
 
 _OFFSET_SECONDS: Final = 5.0
 
+_NOT_FOUND: Final = 404
+
 
 class Key(NamedTuple):
     """The API key and the place that it is in, with what is wrong with that place."""
@@ -41,10 +43,13 @@ class Key(NamedTuple):
     readers_warning: str | None = None
 
 
-def check_api(api_url: str, key: Key, known: RunKey | None) -> Iterator[Check]:
+def check_api(
+    api_url: str, key: Key, known: RunKey | None, *, nothing_found: bool = False
+) -> Iterator[Check]:
     """Ask the API for one run's result, which changes nothing and costs nothing.
 
-    `known` is a run that was saved before, and so is one of ours. Yields what is found of the
+    `known` is a run that was saved before, and so is one of ours; `nothing_found` says that `run`
+    got 404 for whatever it asked. Yields what is found of the
     key, of the API and of the clock.
     """
     if key.key is None:
@@ -62,7 +67,15 @@ def check_api(api_url: str, key: Key, known: RunKey | None) -> Iterator[Check]:
         yield ok("clock", "not known: the API was not asked")
         return
     yield _judge_key(key, reply, known=known)
-    yield _judge_api(api_url, reply, known=known)
+    if nothing_found and reply.status == _NOT_FOUND:
+        yield problem(
+            "api",
+            f"{clean_text(api_url)} has nothing of what was asked for (404), runs in batches too",
+            "check --api-url: it may be another service's, or lack a part of its path; then "
+            "whether these runs are of this account",
+        )
+    else:
+        yield _judge_api(api_url, reply, known=known)
     yield _judge_clock(reply.clock_offset)
 
 

@@ -46,7 +46,9 @@ def block(
     """
     with database.write() as connection:
         known = connection.execute(
-            sa.select(blocks.c.until, blocks.c.probes).where(blocks.c.scope == scope)
+            sa.select(blocks.c.until, blocks.c.probes, blocks.c.reason, blocks.c.since).where(
+                blocks.c.scope == scope
+            )
         ).first()
         if known is None:
             until = now + timedelta(seconds=pause_seconds(0))
@@ -56,14 +58,20 @@ def block(
                 )
             )
             return until
-        until, probes = known
+        until, probes, before, since = known
         if until <= now or until == probing:
             until = now + timedelta(seconds=pause_seconds(probes))
             probes += 1
         connection.execute(
             sa.update(blocks)
             .where(blocks.c.scope == scope)
-            .values(reason=reason, message=message, until=until, probes=probes)
+            .values(
+                reason=reason,
+                message=message,
+                since=since if reason == before else now,
+                until=until,
+                probes=probes,
+            )
         )
         return until
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from downloader.errors import StoreError
 from downloader.rules.redaction import clean_text
-from downloader.rules.states import State
+from downloader.rules.states import UNFINISHED, State
 from downloader.store.schema import UTCText, in_state, runs
 
 if TYPE_CHECKING:
@@ -135,3 +135,17 @@ def any_url(database: Database) -> str | None:
             if url is not None:
                 return url
     return None
+
+
+def any_unfinished_with(database: Database, error_code: str) -> bool:
+    """Return whether an unfinished run has met this error the last time."""
+    with database.read() as connection:
+        return any(
+            connection.scalar(
+                sa.select(sa.literal(1))
+                .select_from(runs)
+                .where(in_state(state), runs.c.error_code == error_code)
+                .limit(1)
+            )
+            for state in sorted(UNFINISHED)
+        )

@@ -124,7 +124,7 @@ def _change(
             state = connection.scalar(sa.select(runs.c.state).where(this))
             if state is None:
                 # Raised inside the transaction, which takes back what came before.
-                raise InputError(f"{not_tracked(connection, key)}: nothing was changed.")
+                raise InputError(not_tracked(connection, key, ": nothing was changed."))
             if state not in allowed:
                 result.unchanged[key] = state
             else:

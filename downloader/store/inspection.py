@@ -21,11 +21,12 @@ def count(connection: sa.Connection, state: State) -> int:
     return connection.scalar(counted) or 0
 
 
-def not_tracked(connection: sa.Connection, key: RunKey) -> str:
+def not_tracked(connection: sa.Connection, key: RunKey, advice: str) -> str:
     """Return the words for a run that is not there; whoever meant one of another type is told."""
     others = sa.select(runs.c.run_type).where(runs.c.run_id == key.run_id)
     names = " and ".join(f"{name}/{key.run_id}" for name in connection.scalars(others))
-    return f"Run {key.run_id} ({key.run_type}) is not tracked" + (names and f", but {names} is")
+    said = f"Run {key.run_id} ({key.run_type}) is not tracked"
+    return f"{said}, but {names} is: name it so." if names else f"{said}{advice}"
 
 
 def count_unfinished(database: Database) -> int:

@@ -77,8 +77,10 @@ class Room:
 
     def _full(self) -> DiskError:
         folder = min(self._folders, key=free_bytes)
+        kept = ""
+        if self._min_free_bytes:
+            kept = f", and {self._min_free_bytes // 1_000_000} MB are to stay free (--min-free)"
         return DiskError(
             "disk_full",
-            f"The disk of {folder} has {free_bytes(folder) // 1_000_000} MB left, and "
-            f"{self._min_free_bytes // 1_000_000} MB are to stay free (--min-free): make room.",
+            f"The disk of {folder} has {free_bytes(folder) // 1_000_000} MB left{kept}: make room.",
         )

@@ -126,6 +126,8 @@ def test_the_file_in_its_usual_place(call: Caller) -> None:
         ("database = {a = 1}", "database must be a text or a number"),
         ('database = ["a", "b"]', "database must be a text or a number"),
         ("output = true", "output must be a text or a number"),
+        ("output = 5", "output must be a text, in quotes"),
+        ("on-done = 1.5", "on-done must be a text, in quotes"),
         ("output = 1979-05-27", "output must be a text or a number"),
         ("concurrency = true", "concurrency must be a text or a number"),
     ],

@@ -58,7 +58,7 @@ def test_runs_that_are_not_tracked(call: Caller, driver: Driver, command: str) -
     assert "Run 99 (text-to-sound) is not tracked: nothing was changed." in answer.err
     answer = call(command, "tts/5")
     assert answer.code == 2
-    assert "Run 5 (tts) is not tracked, but text-to-sound/5 is: nothing was changed" in answer.err
+    assert "Run 5 (tts) is not tracked, but text-to-sound/5 is: name it so." in answer.err
     assert call(command, "1", "5", "--type", OTHER_TYPE).code == 2
     assert driver.states() == before
 

@@ -97,7 +97,7 @@ def test_show_of_what_is_not_there(call: Caller, driver: Driver) -> None:
     assert "Run 99 (text-to-sound) is not tracked; `downloader submit` tracks it." in answer.err
     answer = call("show", "1", "--type", OTHER_TYPE)
     assert answer.code == 2
-    assert "Run 1 (tts) is not tracked, but text-to-sound/1 is; " in answer.err
+    assert "Run 1 (tts) is not tracked, but text-to-sound/1 is: name it so." in answer.err
     assert call("show", "text-to-sound/1", "--type", OTHER_TYPE).code == 0
     answer = call("show", "ttts/1")
     assert answer.code == 2

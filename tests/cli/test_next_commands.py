@@ -122,8 +122,26 @@ def test_a_week(call: Caller) -> None:
     assert shown["settings"]["give-up-after"]["value"] == 7 * 86_400
 
 
+@pytest.mark.parametrize("mode", ["--once", "--drain"])
+def test_a_database_that_is_not_there(program: Program, mode: str) -> None:
+    """A call that works off what is tracked makes no database, in which nothing is to do."""
+    done = program("run", mode, "--database", "typo/d.sqlite3")
+    assert (done.returncode, done.stdout) == (2, "")
+    [said] = done.stderr.splitlines()
+    assert "There is no database at" in said
+    assert not (program.folder / "typo").exists()
+
+
+def test_config_behind_the_command(program: Program) -> None:
+    """An option of the program itself is told to stand before the command."""
+    done = program("run", "--config", "c.toml")
+    assert done.returncode == 2
+    assert "--config stands before the command: downloader --config FILE run" in done.stderr
+
+
 def test_a_file_in_the_way(program: Program) -> None:
     """Where the output folder cannot be made the file that is in its place is named."""
     (program.folder / "a").write_text("")
+    program.submit([1])
     told = program("run", "--once", "--output", "a/b/c").stderr
     assert f"cannot be made: {program.folder / 'a'} is there, and is no folder" in told

@@ -57,7 +57,7 @@ def test_ctrl_c(program: Program, start_simulator: StartSimulator) -> None:
     assert re.fullmatch(r"bytes: \d+\.?\d*k \[\d\d:\d\d, [\d.]+kB/s\]", received)
     assert " ".join(last) == (
         "0 saved, 0 failed downloader: stopped early (SIGINT), 1 run is left; "
-        "`downloader run --drain` goes on."
+        "`downloader run --drain` continues with them."
     )
     assert b"Traceback" not in terminal.written
 
@@ -123,7 +123,7 @@ def test_what_is_waited_for(program: Program, start_simulator: StartSimulator) -
         simulator.set_rules(
             [{"runs": "1-99", "where": "api", "fault": {"kind": "status", "status": 503}}]
         )
-        terminal.wait_for(lambda lines: "no answer from the API (" in lines[-1])
+        terminal.wait_for(lambda lines: "the API is asked again" in lines[-1])
         terminal.press(CTRL_C)
         assert terminal.end() == 4
     assert not any("asked again" in line for line in terminal.lines)

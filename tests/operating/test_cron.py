@@ -87,10 +87,13 @@ def ask(cron: Cron, url: str) -> None:
 
 
 def test_silent_on_success(cron: Cron, start_simulator: StartSimulator) -> None:
-    """Everything is saved without a word, from the first call on, which makes the database."""
+    """Everything is saved without a word, once there is a database; before, a slip is likelier."""
     simulator = start_simulator()
     ask(cron, simulator.api_url)
-    assert cron() == (0, "", "")
+    code, out, err = cron()
+    assert (code, out) == (2, "")
+    assert "`downloader submit` makes one" in err
+    assert [path.name for path in cron.home.iterdir()] == [".config"]
     cron.submit(1, 12)
     assert cron() == (0, "", "")
     assert cron() == (0, "", "")

@@ -118,7 +118,7 @@ def test_a_key_that_was_replaced(
         [told_at] = [int(one) for one in told.values("MONOTONIC_USEC")]
         first, last = told.messages[0][0] * 1e6, told.messages[-1][0] * 1e6
     assert "changed='the API key'" in said
-    assert "42" not in said
+    assert "new-key" not in said
     assert order == ["READY", "RELOADING", "READY", "STOPPING"]
     assert first < told_at < last  # microseconds of the clock that systemd compares with
 

@@ -138,7 +138,7 @@ def test_blocks(driver: Driver) -> None:
     assert block("api", "payment", "Pay.", 11) == at(31)
     assert blocks.current_blocks(database) == [
         blocks.Block("disk", "disk_full", "Still full.", at(0), at(10), 1),
-        blocks.Block("api", "payment", "Pay.", at(1), at(31), 2),
+        blocks.Block("api", "payment", "Pay.", at(11), at(31), 2),
     ]
     assert status(database, at(20)).blocked == blocks.current_blocks(database)
     assert blocks.unblock(database, "disk")
