@@ -34,7 +34,8 @@ def conclude(result: Result, mode: Mode, *, quiet: bool = False) -> int:
         journal.tell("error", f"downloader: {trouble.message}")
         return 3
     left = _counted(result.unfinished, "is left", "are left")
-    again = typed(f"`downloader run{_FLAGS[mode.value]}` continues with them.")
+    them = "it" if result.unfinished == 1 else "them"
+    again = typed(f"`downloader run{_FLAGS[mode.value]}` continues with {them}.")
     if mode is Mode.FOREVER:
         if terminal and not quiet and result.work_left:
             click.echo(f"{left}; {again}", err=True)

@@ -57,7 +57,7 @@ def test_ctrl_c(program: Program, start_simulator: StartSimulator) -> None:
     assert re.fullmatch(r"bytes: \d+\.?\d*k \[\d\d:\d\d, [\d.]+kB/s\]", received)
     assert " ".join(last) == (
         "0 saved, 0 failed downloader: stopped early (SIGINT), 1 run is left; "
-        "`downloader run --drain` continues with them."
+        "`downloader run --drain` continues with it."
     )
     assert b"Traceback" not in terminal.written
 

@@ -91,7 +91,7 @@ def test_interrupted_then_resumed(
     assert process.returncode == 4
     assert err.endswith(
         f"downloader: stopped early ({interrupt.name}), 3 runs are left; "
-        "`downloader run --drain` goes on.\n"
+        "`downloader run --drain` continues with them.\n"
     )
     assert len(part_sizes(program)) == 3
     rows = program.query("SELECT state, lease_owner, attempts FROM runs")
