@@ -146,6 +146,17 @@ def test_no_estimate_while_it_is_blocked(call: Caller, driver: Driver) -> None:
     assert not any("estimate" in line or "if it goes on so" in line for line in lines[:-1])
 
 
+def test_no_estimate_while_nothing_answers(call: Caller, driver: Driver) -> None:
+    """Where all that is left has met an API or storage that is down, no pace of before counts."""
+    estimate = "no estimate of the end"
+    driver.submit(*range(1, 4))
+    for run_id, code in ((1, "api_unreachable"), (2, "storage_unreachable")):
+        driver.poll(run_id, step=PollLater(at(2), None, code, "Nobody there."))
+    assert estimate in call("status").out  # of the third nothing is known
+    driver.poll(3, step=PollLater(at(2), None, "unavailable", "It answers 503."))
+    assert estimate not in call("status").out
+
+
 def test_watch_on_a_terminal(program: Program) -> None:
     """`--watch` shows changes in place, fits the window, and ends in peace on Ctrl-C."""
     program.submit(range(1, 4))

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from spilling import API_KEY
-from store.driving import SIGNATURE
+from store.driving import SIGNATURE, at
 from transfer.wire import RawServer, answering, head, ok, unused_port
 
 from downloader.clock import utc_now
 from downloader.diagnosis.network import _NEVER_ISSUED
 from downloader.diagnosis.reaching import within
+from downloader.rules.steps import PollLater
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,6 +87,19 @@ def test_the_run_that_is_asked_for(
     found = doctor("--api-url", simulator.api_url)
     assert found.statuses == {"api": "warning"}
     assert "does not know run 12" in found.finding("api")
+
+
+def test_an_api_that_is_elsewhere(
+    doctor: Doctor, driver: Driver, start_simulator: StartSimulator
+) -> None:
+    """Where `run` got 404 for whatever it asked, 404 is no sign of an API any more."""
+    elsewhere = start_simulator(api_key=API_KEY).api_url.removesuffix("/apis")
+    assert doctor("--api-url", elsewhere).statuses == {}  # it may be that no run is known there
+    driver.submit(1, 2)
+    driver.poll(1, 2, step=PollLater(at(2), None, "api_not_found", "Nothing is found."))
+    found = doctor("--api-url", elsewhere)
+    assert (found.code, found.statuses) == (1, {"api": "problem"})
+    assert "check --api-url" in found.finding("api")
 
 
 @pytest.mark.parametrize(

@@ -150,3 +150,19 @@ def test_whoever_waits_is_told() -> None:
         crew.limit(1)
         desk.let_end(1)
         assert anyio.run(wait_for_two) == [10, 20]
+
+
+def test_what_has_ended_is_not_running() -> None:
+    """Jobs that have ended and wait to be taken are active, and not running."""
+    desk = Desk()
+    with crew_of(desk.work) as crew:
+        for job in range(4):
+            crew.begin(job)
+        crew.limit(2)
+        wait_until(lambda: desk.under_way == 2)
+        assert (crew.active, crew.running) == (2, 2)
+        desk.let_end(1)
+        wait_until(lambda: (crew.active, crew.running) == (3, 2))
+        desk.let_end(3)
+        assert len(all_ended(crew, 4)) == 4
+        assert (crew.active, crew.running) == (0, 0)
