@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-_NOT_FOUND: Final = 404
-
 _LASTING: Final = 2
 """From which failure in a row on it is told: a single one may be over the next time."""
 
@@ -64,7 +62,7 @@ class Place:
 
     def doubts(self, reply: Reply) -> bool:
         """Note an answer; return whether it only seems to be one, while nothing has been found."""
-        if reply.status != _NOT_FOUND:
+        if reply.status != 404:
             self.found = self.found or not isinstance(reply.judgement, RetryLater)
             return False
         if isinstance(reply.judgement, Suspect):

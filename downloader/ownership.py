@@ -28,6 +28,11 @@ class NotOurs(NamedTuple):
     finding: str
     advice: str
 
+    @property
+    def message(self) -> str:
+        """Both, in sentences."""
+        return " ".join(f"{one[0].upper()}{one[1:].rstrip('.')}." for one in self)
+
 
 def why_not_ours(database: Database, folder: Path) -> NotOurs | None:
     """Say why nothing may be saved in an output folder that has no folder of parts.

@@ -165,11 +165,7 @@ async def serve(
 def _why_not(database: Database, folder: Path) -> str | None:
     """Return in sentences why nothing may be saved in a folder."""
     found = why_not_ours(database, folder)
-    return (
-        None
-        if found is None
-        else " ".join(f"{one[0].upper()}{one[1:].rstrip('.')}." for one in found)
-    )
+    return None if found is None else found.message
 
 
 def _why_unusable(output: Output) -> Trouble | None:

@@ -7,7 +7,7 @@ import errno
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from downloader.diagnosis.findings import Check, ok, problem, warning
 from downloader.durable import free_bytes
@@ -56,7 +56,7 @@ def check_output(folder: Path, *, probe: bool) -> Iterator[Check]:
     if said is not None:
         yield problem(
             "output",
-            f"{folder} cannot be written to: {said.why}.{said.more}".removesuffix("."),
+            f"{folder} cannot be written to: {said}",
             "check its permissions, or name another folder with --output",
         )
         return
@@ -65,28 +65,21 @@ def check_output(folder: Path, *, probe: bool) -> Iterator[Check]:
         yield _check_links(folder)
 
 
-class _Unwritable(NamedTuple):
-    """Why a folder cannot be written to, and what more is to be said of it, as a sentence."""
-
-    why: str
-    more: str = ""
-
-
-def _why_unwritable(folder: Path, *, probe: bool) -> _Unwritable | None:
+def _why_unwritable(folder: Path, *, probe: bool) -> str | None:
     partial = folder / PARTIAL
     for one in (folder, partial):
         if one is partial and not os.path.lexists(partial):
             continue
         if not one.is_dir():
             what = "it" if one is folder else f"{PARTIAL} in it"
-            return _Unwritable(f"{what} is not a folder")
+            return f"{what} is not a folder"
         try:
             _must_be_writable(one, probe=probe)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):  # another check tells
                 continue
             where = "" if one is folder else f", in {PARTIAL}"
-            return _Unwritable(f"{error.strerror}{where}", advice(one, error.errno))
+            return f"{error.strerror}{where}.{advice(one, error.errno)}".removesuffix(".")
     return None
 
 

@@ -31,8 +31,6 @@ _NEVER_ISSUED: Final = 2**31 - 1
 
 _OFFSET_SECONDS: Final = 5.0
 
-_NOT_FOUND: Final = 404
-
 
 class Key(NamedTuple):
     """The API key and the place that it is in, with what is wrong with that place."""
@@ -49,8 +47,7 @@ def check_api(
     """Ask the API for one run's result, which changes nothing and costs nothing.
 
     `known` is a run that was saved before, and so is one of ours; `nothing_found` says that `run`
-    got 404 for whatever it asked. Yields what is found of the
-    key, of the API and of the clock.
+    got 404 for whatever it asked. Yields what is found of the key, of the API and of the clock.
     """
     if key.key is None:
         yield _no_key(key)
@@ -67,7 +64,7 @@ def check_api(
         yield ok("clock", "not known: the API was not asked")
         return
     yield _judge_key(key, reply, known=known)
-    if nothing_found and reply.status == _NOT_FOUND:
+    if nothing_found and reply.status == 404:
         yield problem(
             "api",
             f"{clean_text(api_url)} has nothing of what was asked for (404), runs in batches too",

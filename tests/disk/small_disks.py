@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from harness import Program
 
 
 @contextlib.contextmanager
@@ -37,3 +40,13 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)  # noqa: S607 - as above
+
+
+@contextlib.contextmanager
+def daemon(program: Program, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the service as a daemon for a while, and see it end in peace on SIGTERM."""
+    with program.start("run", "--min-free", "0", *arguments) as process:
+        yield process
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate()
+    assert process.returncode == 0, err

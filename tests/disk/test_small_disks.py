@@ -10,7 +10,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from disk.small_disks import mounted
+from disk.small_disks import daemon, mounted
 from harness import wait_until
 from metrics.scraping import address, scrape
 
@@ -152,7 +152,7 @@ def test_a_disk_that_becomes_read_only(program: Program, simulator: Simulator) -
     """A disk that turns read-only blocks a daemon, which goes on when it can be written to."""
     with on_small_disk(program, "size=64m") as disk:
         program.env["DOWNLOADER_DATABASE"] = str(program.database)
-        with program.start("run", "--min-free", "0") as process:
+        with daemon(program) as process:
             program.submit(range(1, 5))
             wait_until(lambda: program.status()["runs"]["done"] == 4, process)
             remount(disk, "ro")
@@ -162,9 +162,6 @@ def test_a_disk_that_becomes_read_only(program: Program, simulator: Simulator) -
             assert "Read-only file system" in program.status()["blocked"]["message"]
             remount(disk, "rw")
             wait_until(lambda: program.status()["runs"]["done"] == 8, process)
-            process.send_signal(signal.SIGTERM)
-            process.communicate()
-        assert process.returncode == 0
         program.assert_saved(simulator, range(1, 9))
 
 

@@ -10,7 +10,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from disk.small_disks import mounted
+from disk.small_disks import daemon, mounted
 from harness import wait_until
 from operating.listening import listening
 
@@ -123,7 +123,7 @@ def test_a_daemon_that_starts_before_the_disk_is_there(
         saved_before(program)
         unmount(disk)
         program.env["NOTIFY_SOCKET"] = told.address
-        with program.start(*RUN) as process:
+        with daemon(program) as process:
             wait_until(lambda: "READY" in told.order(), process)
             status = told.values("STATUS")[0]
             assert status.startswith("blocked (output_unusable): 3 files are recorded in")
@@ -131,9 +131,6 @@ def test_a_daemon_that_starts_before_the_disk_is_there(
             assert_untouched(program, disk)
             mount_again(program.folder / "kept", disk)
             wait_until(lambda: program.status()["runs"]["done"] == 6, process)
-            process.send_signal(signal.SIGTERM)
-            process.communicate()
-        assert process.returncode == 0
         assert blocked(program) == ""
         program.assert_saved(simulator, range(1, 7))
 
@@ -142,7 +139,7 @@ def test_a_disk_that_goes_away_under_a_daemon(program: Program, simulator: Simul
     """What comes after is not saved in its place; a retry of the block, and SIGHUP, see it too."""
     with on_its_disk(program) as disk:
         saved_before(program)
-        with program.start(*RUN) as process:
+        with daemon(program) as process:
             wait_until(lambda: program.status()["runs"]["done"] == 6, process)
             unmount(disk)
             program.submit(range(7, 10))
@@ -158,9 +155,6 @@ def test_a_disk_that_goes_away_under_a_daemon(program: Program, simulator: Simul
             assert_untouched(program, disk)
             mount_again(program.folder / "kept", disk)
             wait_until(lambda: program.status()["runs"]["done"] == 9, process)
-            process.send_signal(signal.SIGTERM)
-            process.communicate()
-        assert process.returncode == 0
         program.assert_saved(simulator, range(1, 10))
 
 
@@ -173,12 +167,10 @@ def test_a_block_ends_though_there_is_nothing_to_save(
         program.submit(range(1, 4))
         assert program(*RUN, "--drain").returncode == 0
         unmount(disk)
-        with program.start(*RUN) as process:
+        with daemon(program) as process:
             wait_until(lambda: blocked(program) != "", process)
             mount_again(program.folder / "kept", disk)
             wait_until(lambda: blocked(program) == "", process)
-            process.send_signal(signal.SIGTERM)
-            process.communicate()
         unmount(disk)
         assert program(*RUN, "--once").returncode == 3
         assert blocked(program) != ""
@@ -189,7 +181,7 @@ def test_a_block_ends_though_there_is_nothing_to_save(
 
 def test_files_that_were_moved_away(program: Program, simulator: Simulator) -> None:
     """Who takes all files away is heard as the message says: by the folder of parts."""
-    with program.start(*RUN) as process:
+    with daemon(program) as process:
         program.submit(range(1, 5))
         wait_until(lambda: program.status()["runs"]["done"] == 4, process)
         for path in program.output.glob("*.[wfmo]*"):
@@ -203,9 +195,6 @@ def test_files_that_were_moved_away(program: Program, simulator: Simulator) -> N
         assert not program.output.exists()
         (program.output / ".partial").mkdir(parents=True)
         wait_until(lambda: program.status()["runs"]["done"] == 12, process)
-        process.send_signal(signal.SIGTERM)
-        process.communicate()
-    assert process.returncode == 0
     for run_id in range(9, 13):
         [path] = program.output.glob(f"{run_id}.*")
         assert path.read_bytes() == simulator.audio(run_id)
@@ -228,8 +217,8 @@ def test_doctor_finds_the_disk_missing(program: Program, simulator: Simulator) -
         assert_untouched(program, disk)
 
 
-def test_a_folder_of_another_user(program: Program, simulator: Simulator) -> None:
-    """A folder that may not be written to is told with whose it is, and is waited for."""
+def test_a_disk_that_is_read_only_at_the_start(program: Program, simulator: Simulator) -> None:
+    """A folder that cannot be written to yet is told with what to do, and is waited for."""
     program.submit([1])
     with mounted(program.folder / "disk", "size=8m") as disk:
         program.env["DOWNLOADER_OUTPUT"] = str(disk / "audio")
@@ -237,10 +226,8 @@ def test_a_folder_of_another_user(program: Program, simulator: Simulator) -> Non
         done = program(*RUN, "--once")
         assert done.returncode == 3
         assert "Read-only file system. Mount its disk for writing" in done.stderr
-        with program.start(*RUN) as process:
+        with daemon(program) as process:
             wait_until(lambda: blocked(program) != "", process)
             subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)  # noqa: S607 - the system's own
             wait_until(lambda: program.status()["runs"]["done"] == 1, process)
-            process.send_signal(signal.SIGTERM)
-            process.communicate()
         program.assert_saved(simulator, [1])
