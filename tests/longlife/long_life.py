@@ -151,20 +151,27 @@ def _watch(program: Program, process: subprocess.Popen[str], life: Life) -> None
         if done >= life.warm_up:
             with contextlib.suppress(psutil.NoSuchProcess):
                 life.resident.append(measured.memory_info().rss)
-                parts = _open_below(process.pid, program.output)
-                life.files.append(measured.num_fds() - parts)
+                files, parts = _open_files(measured, program.output)
+                life.files.append(files)
                 life.parts.append(parts)
                 life.threads.append(measured.num_threads())
         pause.wait(0.1)
 
 
-def _open_below(pid: int, folder: Path) -> int:
-    """Return how many files and folders a process has open in a folder; none where /proc is not."""
-    found = 0
-    for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+def _open_files(measured: psutil.Process, folder: Path) -> tuple[int, int]:
+    """Return how many descriptors a process has, and how many of a folder, by one look at both.
+
+    By two, what was opened in between would be missing from the first. Where /proc is not, all
+    are of the first.
+    """
+    listed = [*Path(f"/proc/{measured.pid}/fd").glob("*")]
+    if not listed:
+        return measured.num_fds(), 0
+    found = [0, 0]
+    for descriptor in listed:
         with contextlib.suppress(OSError):  # closed meanwhile
-            found += descriptor.readlink().is_relative_to(folder)
-    return found
+            found[descriptor.readlink().is_relative_to(folder)] += 1
+    return found[0], found[1]
 
 
 def main() -> None:
