@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-SCHEMA_REVISION: Final = "0004"
+SCHEMA_REVISION: Final = "0005"
 """The newest migration. Known here so that a start with a current database needs no Alembic."""
 
 
@@ -99,6 +99,8 @@ TIME_COLUMNS: Final = (
     "ready_at",
     "done_at",
     "updated_at",
+    "unknown_since",
+    "failing_since",
 )
 
 RUNS_CHECKS: Final[dict[str, str]] = {
@@ -123,10 +125,28 @@ RUNS_CHECKS: Final[dict[str, str]] = {
         "state <> 'failed' OR (error_code IS NOT NULL AND error_message IS NOT NULL)"
     ),
     "bytes_positive": "bytes IS NULL OR bytes >= 0",
+    "answers_positive": "answers >= 0",
+    "poll_errors_positive": "poll_errors >= 0",
+    "unknown_answers_positive": "unknown_answers >= 0",
 } | {
     f"{column}_format": f"{column} IS NULL OR {column} LIKE '{TIME_FORMAT}'"
     for column in TIME_COLUMNS
 }
+
+ADDED_CHECKS: Final = {
+    "answers": "answers_positive",
+    "poll_errors": "poll_errors_positive",
+    "unknown_answers": "unknown_answers_positive",
+    "unknown_since": "unknown_since_format",
+    "failing_since": "failing_since_format",
+}
+"""Columns that were added to the table, whose CHECK stands with them: SQLite adds no other."""
+
+
+def _added(name: str) -> sa.CheckConstraint:
+    check = ADDED_CHECKS[name]
+    return sa.CheckConstraint(RUNS_CHECKS[check], name=check)
+
 
 runs = sa.Table(
     "runs",
@@ -154,8 +174,21 @@ runs = sa.Table(
     sa.Column("ready_at", UTCText),
     sa.Column("done_at", UTCText),
     sa.Column("updated_at", UTCText, nullable=False),
+    sa.Column("answers", sa.Integer, _added("answers"), nullable=False, server_default="0"),
+    sa.Column("poll_errors", sa.Integer, _added("poll_errors"), nullable=False, server_default="0"),
+    sa.Column(
+        "unknown_answers", sa.Integer, _added("unknown_answers"), nullable=False, server_default="0"
+    ),
+    sa.Column("unknown_since", UTCText, _added("unknown_since")),
+    sa.Column("failing_since", UTCText, _added("failing_since")),
+    sa.Column("last_modified", sa.Text),
+    sa.Column("digest", sa.Text),
     sa.PrimaryKeyConstraint("run_type", "run_id"),
-    *(sa.CheckConstraint(rule, name=name) for name, rule in RUNS_CHECKS.items()),
+    *(
+        sa.CheckConstraint(rule, name=name)
+        for name, rule in RUNS_CHECKS.items()
+        if name not in ADDED_CHECKS.values()
+    ),
     sqlite_strict=True,
 )
 
@@ -197,6 +230,7 @@ blocks = sa.Table(
     "blocks",
     metadata,
     sa.Column("scope", sa.Text, primary_key=True),
+    sa.Column("subject", sa.Text, primary_key=True, server_default=""),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("message", sa.Text, nullable=False),
     sa.Column("since", UTCText, nullable=False),

@@ -86,6 +86,11 @@ IMPOSSIBLE: list[tuple[str, dict[str, Any], str]] = [
     ("pending", {"ready_at": ""}, "ready_at_format"),
     ("done", {"done_at": "2026-03-01T12:00:00Z"}, "done_at_format"),
     ("pending", {"updated_at": "yesterday"}, "updated_at_format"),
+    ("pending", {"answers": -1}, "answers_positive"),
+    ("pending", {"poll_errors": -1}, "poll_errors_positive"),
+    ("pending", {"unknown_answers": -1}, "unknown_answers_positive"),
+    ("pending", {"unknown_since": "now"}, "unknown_since_format"),
+    ("ready", {"failing_since": "2026-03-01 12:00:00"}, "failing_since_format"),
 ]
 
 

@@ -48,6 +48,13 @@ RUNS = {
     "ready_at": "TEXT",
     "done_at": "TEXT",
     "updated_at": "TEXT",
+    "answers": "INTEGER",
+    "poll_errors": "INTEGER",
+    "unknown_answers": "INTEGER",
+    "unknown_since": "TEXT",
+    "failing_since": "TEXT",
+    "last_modified": "TEXT",
+    "digest": "TEXT",
 }
 RUN_EVENTS = {
     "event_id": "INTEGER",
@@ -61,6 +68,7 @@ RUN_EVENTS = {
 }
 BLOCKS = {
     "scope": "TEXT",
+    "subject": "TEXT",
     "reason": "TEXT",
     "message": "TEXT",
     "since": "TEXT",
@@ -155,7 +163,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")
     [
         ("runs", RUNS, ["run_type", "run_id"]),
         ("run_events", RUN_EVENTS, ["event_id"]),
-        ("blocks", BLOCKS, ["scope"]),
+        ("blocks", BLOCKS, ["scope", "subject"]),
     ],
 )
 def test_tables(
