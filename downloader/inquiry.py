@@ -6,20 +6,21 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from datetime import timedelta
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Final, assert_never
 
 import anyio
 import anyio.to_thread
 
+from downloader.breakers import Kind, Place, Trouble
 from downloader.camb.client import Reply
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
 from downloader.failpoints import At, reach
-from downloader.gate import Trouble
 from downloader.jitter import jitter
 from downloader.logger import get_logger
 from downloader.observe.tally import request_outcome
-from downloader.outage import Outage, Place
 from downloader.rules.answers import (
     Answered,
     Blocked,
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
 
+    from downloader.breakers import Breaker
     from downloader.camb.client import ApiClient
+    from downloader.rules.answers import Judgement
     from downloader.session import Session
     from downloader.settings import Settings
     from downloader.store.polling import ClaimedBatch, DueRun
@@ -57,12 +60,39 @@ REQUESTS_AT_ONCE: Final = 4
 _USELESS_ENOUGH: Final = 3
 """After so many useless answers in a row `--once` says so and ends."""
 
+_OF_ALL: Final = frozenset({"throttled"})
+"""What is never about a run."""
+
 _ANSWER_DEADLINE_SECONDS: Final = 45.0
 """The whole of a request; the client's own time-outs, each for one operation, come first."""
 
 
+Refusal = Suspect | Forbidden | RetryLater
+
+
+class Asking(Enum):
+    """How the runs of one type may be asked for now."""
+
+    FREELY = auto()
+    ONE_BATCH = auto()  # which shows whether the endpoint is well again
+    LATER = auto()
+    NO_MORE = auto()  # in this call
+
+
+class Others(Enum):
+    """What has become of other runs, beside one that was refused."""
+
+    ANSWERED = auto()
+    REFUSED = auto()
+    NONE = auto()  # there are none
+
+
 class Inquiries:
-    """Puts claimed batches to the API, at one pace for all of them."""
+    """Puts claimed batches to the API, and judges whose fault a refusal is.
+
+    Each endpoint is a place of its own, the bulk and the single-run one of each run type; what
+    keeps any answer from coming is the API's as a whole.
+    """
 
     def __init__(self, session: Session, client: ApiClient) -> None:
         self._session = session
@@ -75,20 +105,42 @@ class Inquiries:
         self._known_good: RunKey | None = None  # the API has answered for it
         self.answer_seconds = math.inf
         """How long the last answer took."""
-        self._outage = Outage(told_at_the_end=session.mode is Mode.ONCE)
-        self._place = Place(clean_text(session.settings.api_url))
+        self._api_url = clean_text(session.settings.api_url)
+        self._api = session.breakers.at(Place(Kind.ENDPOINT, "the API"))
         self._judged: list[_Judged] = []
         self._recording = anyio.Lock()
 
     @property
-    def gave_up(self) -> bool:
-        """Whether `--once` has had enough of useless answers; the others try on, ever slower."""
-        return self._session.mode is Mode.ONCE and self._throttle.failures >= _USELESS_ENOUGH
-
-    @property
     def no_answer(self) -> Trouble | None:
         """Why there was no useful answer the last time; None where there was."""
-        return self.last_failure if self._throttle.failures else None
+        found = self._session.troubles(Kind.ENDPOINT)
+        return found[0] if found else None
+
+    def endpoint(self, run_type: str, *, bulk: bool) -> Breaker:
+        """Return the breaker of an endpoint; the single-run one is told of only by itself."""
+        breakers, paths = self._session.breakers, RUN_TYPES[run_type]
+        place = Place(Kind.ENDPOINT, paths.bulk_path)
+        if bulk:
+            return breakers.at(place, beneath=self._api)
+        single = paths.single_path.partition("/")[0]
+        return breakers.at(Place(Kind.ENDPOINT, single), beneath=breakers.at(place))
+
+    def may_ask(self, run_type: str) -> Asking:
+        """Return how runs of a type may be asked for now."""
+        if self._api.is_open:
+            return self._while_paused(self._api)
+        bulk = self.endpoint(run_type, bulk=True)
+        if not bulk.is_open:
+            return Asking.FREELY
+        single = self.endpoint(run_type, bulk=False)
+        if not single.is_open and single.served_at > bulk.opened_at:
+            return Asking.FREELY  # one by one
+        return self._while_paused(bulk)
+
+    def _while_paused(self, breaker: Breaker) -> Asking:
+        if self._session.mode is Mode.ONCE and breaker.tries >= _USELESS_ENOUGH:
+            return Asking.NO_MORE
+        return Asking.ONE_BATCH if breaker.pause() is None else Asking.LATER
 
     def adopt(self, settings: Settings) -> None:
         """Ask by other settings from now on."""
@@ -99,22 +151,36 @@ class Inquiries:
     async def resolve(self, claimed: ClaimedBatch) -> None:
         """Ask for a batch, in parts where it is refused, until every run of it is judged."""
         resolution = _Resolution(claimed)
-        stopping = self._session.stopping
         try:
-            while resolution.left:
-                await self._throttle.wait(stopping)
-                if stopping.is_set():
-                    break
-                batch = resolution.left.popleft()
-                reply = await self._ask(batch, resolution)
-                if not await self._take(reply, batch, resolution) or self.gave_up:
-                    break
-            if not stopping.is_set():
-                await self._judge_doubtful(resolution)
-                await self._judge_alone(resolution)
+            while resolution.left and await self._ask_for(resolution.left.popleft(), resolution):
+                pass
+            await self._judge_refused(resolution)
         finally:
             with anyio.CancelScope(shield=True):
                 await self._give_back(resolution)
+
+    async def _ask_for(self, batch: Batch, resolution: _Resolution) -> bool:
+        """Put one batch to its endpoint; False where the rest need not be asked for now."""
+        endpoint = self.endpoint(batch.run_type, bulk=len(batch.run_ids) > 1)
+        if len(batch.run_ids) > 1 and not self._api.is_open and endpoint.pause() is not None:
+            resolution.take_apart(batch)  # the single-run endpoint goes on by itself
+            return True
+        places = (self._api, endpoint)
+        for place in places:
+            if (pause := place.pause(mine=resolution.lease)) is not None:
+                resolution.again_at = utc_now() + timedelta(seconds=pause.wait_seconds)
+                return False
+        await self._throttle.wait(self._session.stopping)
+        if self._session.stopping.is_set():
+            return False
+        for place in places:
+            place.begins(resolution.lease)
+        try:
+            reply = await self._ask(batch, resolution)
+            return await self._take(reply, batch, endpoint, resolution)
+        finally:
+            for place in places:
+                place.ended(resolution.lease)
 
     async def _ask(self, batch: Batch, resolution: _Resolution) -> Reply:
         """Ask, and count what came of it."""
@@ -134,6 +200,8 @@ class Inquiries:
             batch=resolution.lease,
             seconds=round(resolution.seconds, 3),
         )
+        if reply.status is not None:
+            self._api.succeeded(asked_at)
         return reply
 
     async def _answer(self, batch: Batch, asked_at: float) -> Reply:
@@ -148,38 +216,63 @@ class Inquiries:
         said = f"The API did not answer in {_ANSWER_DEADLINE_SECONDS:g} seconds."
         return Reply(RetryLater("api_unreachable", said))
 
-    async def _take(self, reply: Reply, batch: Batch, resolution: _Resolution) -> bool:
+    async def _take(
+        self, reply: Reply, batch: Batch, endpoint: Breaker, resolution: _Resolution
+    ) -> bool:
         """Act on one answer; False where the rest of the batch need not be asked for."""
-        doubtful = self._place.doubts(reply)
-        match reply.judgement:
-            case Answered() if doubtful:
-                resolution.doubtful.append((batch, reply.judgement))
+        judgement, alone = reply.judgement, len(batch.run_ids) == 1
+        match judgement:
             case Answered():
-                await self._answered(reply.judgement, batch, resolution)
-            case Suspect() | Forbidden() if len(batch.run_ids) > 1:
-                # One run of it may be the culprit: the others shall not wait for it.
-                halves = [Batch(batch.run_type, half) for half in split(batch.run_ids)]
-                resolution.left.extendleft(reversed(halves))
-                reach(At.POLL_SPLIT)
-            case Forbidden() | Suspect() | RetryLater(error_code="server_error"):
-                # Refused alone: the run's own fault, or everybody's. The others will tell.
-                resolution.refused_alone.append((batch, reply.judgement))
+                await self._answered(judgement, batch, endpoint, resolution)
             case Blocked(reason=reason, message=message):
-                await self._session.api.shut(Trouble(reason, message))
+                await self._session.in_thread(
+                    self._session.key.failed, reason, message, resolution.asked_at
+                )
                 return False
-            case RetryLater():
-                await self._no_answer(reply.judgement, batch, resolution)
+            case RetryLater() if reply.status is None or judgement.error_code in _OF_ALL:
+                place = self._api if reply.status is None else endpoint
+                await self._no_answer(judgement, batch, place, resolution)
+            case _ if alone:
+                # The run's own fault, or everybody's. The others will tell.
+                resolution.refused.append(_Refused(batch, judgement, time.monotonic()))
+                bulk = self.endpoint(batch.run_type, bulk=True)
+                return bool(not bulk.is_open or resolution.answered_alone)
+            case RetryLater() if not (endpoint.is_open or resolution.failed_before(batch)):
+                await self._no_answer(judgement, batch, endpoint, resolution)
+            case _:
+                # One run of it may be the culprit: the others shall not wait for it.
+                resolution.bulk_refused.append(judgement)
+                if endpoint.is_open:  # and this was to show whether it is well again
+                    self._failed(judgement, endpoint, resolution)
+                    resolution.take_apart(batch)
+                else:
+                    halves = [Batch(batch.run_type, half) for half in split(batch.run_ids)]
+                    resolution.left.extendleft(reversed(halves))
+                reach(At.POLL_SPLIT)
         return True
 
-    async def _answered(self, answer: Answered, batch: Batch, resolution: _Resolution) -> None:
+    async def _answered(
+        self, answer: Answered, batch: Batch, endpoint: Breaker, resolution: _Resolution
+    ) -> None:
         session = self._session
-        self._useful()
-        self.key_is_good = resolution.answered = True
+        self.key_is_good = True
         self._known_good = RunKey(batch.run_type, batch.run_ids[0])
-        # Of whenever it was asked: one answer among refusals shows that the key is good.
-        await session.api.passed(time.monotonic())
+        for run_id in batch.run_ids:
+            endpoint.served(RunKey(batch.run_type, run_id), resolution.asked_at)
+        if len(batch.run_ids) > 1:
+            resolution.bulk_answered = True
+        else:
+            resolution.answered_alone += 1
+        if session.key.may_be_closed:
+            # Of whenever it was asked: one answer among refusals shows that the key is good.
+            await session.in_thread(session.key.succeeded, time.monotonic())
         if answer.unasked:
             _log.warning("api.unasked_runs", run_ids=answer.unasked, batch=resolution.lease)
+        await self._conclude(answer, batch, resolution)
+
+    async def _conclude(self, answer: Answered, batch: Batch, resolution: _Resolution) -> None:
+        """Record what is known of the runs of a batch."""
+        session = self._session
         now = utc_now()
         await self._learn(answer, batch, resolution, now)
         steps: list[tuple[RunKey, PollStep]] = []
@@ -222,25 +315,36 @@ class Inquiries:
             )
             self.tempo.note_put_off(decided, count)
 
-    def _useful(self) -> None:
-        """Note an answer that was of use."""
-        self._throttle.succeeded()
-        self._outage.over()
-
-    async def _no_answer(self, answer: RetryLater, batch: Batch, resolution: _Resolution) -> None:
-        """Put a batch off; nothing is known of its runs, and none is blamed."""
-        pause = self._throttle.failed(
+    def _failed(
+        self, judgement: Refusal, place: Breaker, resolution: _Resolution, *, at_once: bool = True
+    ) -> float:
+        """Note that a place refuses; return for how many seconds it is paused."""
+        code, message = _told(judgement)
+        seconds = judgement.retry_after_seconds if isinstance(judgement, RetryLater) else None
+        pause = place.failed(
+            code,
+            message,
             resolution.asked_at,
-            answer.retry_after_seconds,
-            slow_all=answer.slow_all,
-            jitter=jitter(),
+            at_least_seconds=seconds or 0.0,
+            lenient=not at_once,
         )
-        self.last_failure = Trouble(answer.error_code, answer.message)
-        self._outage.failed(answer, resolution.asked_at, self._throttle.failures, pause)
+        self.last_failure = Trouble(code, message)
+        return pause
+
+    async def _no_answer(
+        self, judgement: Refusal, batch: Batch, place: Breaker, resolution: _Resolution
+    ) -> None:
+        """Put a batch off; nothing is known of its runs, and none is blamed.
+
+        A single failure may be over the next time: from the second in a row on it is paused.
+        """
+        at_once = isinstance(judgement, RetryLater) and judgement.slow_all
+        pause = self._failed(judgement, place, resolution, at_once=at_once)
+        code, message = _told(judgement)
         _log.info(
             "api.no_answer",
-            error_code=answer.error_code,
-            message=answer.message,
+            error_code=code,
+            message=message,
             run_ids=batch.run_ids,
             run_type=batch.run_type,
             batch=resolution.lease,
@@ -251,10 +355,10 @@ class Inquiries:
         for run_id in batch.run_ids:
             run = resolution.runs[run_id]
             step = after_no_answer(
-                answer.error_code,
-                answer.message,
+                code,
+                message,
                 polls=run.polls,
-                retry_after_seconds=answer.retry_after_seconds,
+                retry_after_seconds=pause,
                 limits=self._session.settings.limits,
                 now=utc_now(),
                 jitter=jitter(),
@@ -262,57 +366,112 @@ class Inquiries:
             steps.append((run.key, step))
         await self._record(steps, resolution)
 
-    async def _judge_doubtful(self, resolution: _Resolution) -> None:
-        """Take what 404 says of runs alone for an answer, if anything was ever found there."""
-        for batch, judgement in resolution.doubtful:
-            if self._place.found:
-                await self._answered(judgement, batch, resolution)
-            else:
-                await self._no_answer(self._place.not_found, batch, resolution)
-
-    async def _judge_alone(self, resolution: _Resolution) -> None:
+    async def _judge_refused(self, resolution: _Resolution) -> None:
         """Tell runs that are refused from an API that refuses: what it says of others decides."""
-        if not resolution.refused_alone:
+        bulk = self.endpoint(resolution.run_type, bulk=True)
+        singly_served = resolution.answered_alone > 1 and not resolution.bulk_answered
+        if resolution.bulk_refused and singly_served and not bulk.is_open:
+            # Each by itself is answered for, together they never are.
+            self._failed(resolution.bulk_refused[-1], bulk, resolution)
+        if not resolution.refused or self._session.stopping.is_set():
             return
-        others_are_fine = resolution.answered or await self._answers_for_others(resolution)
-        if others_are_fine:
-            self._useful()
-        for batch, judgement in resolution.refused_alone:
-            run = resolution.runs[batch.run_ids[0]]
-            if not others_are_fine:
-                if isinstance(judgement, Forbidden):  # 403 is also what a bad key gets
-                    await self._session.api.shut(Trouble("key_refused", judgement.message))
-                    return
-                answer = RetryLater(judgement.error_code, judgement.message)
-                await self._no_answer(answer, batch, resolution)
-                if self.gave_up:
-                    return
-                continue
-            step: PollStep
-            if isinstance(judgement, Forbidden):
-                step = PollFailed("forbidden", judgement.message)
+        others = await self._others(resolution)
+        for one in resolution.refused:
+            if others is Others.ANSWERED:
+                await self._refused_alone(one, resolution)
             else:
-                step = after_error_alone(
-                    judgement.error_code,
-                    judgement.message,
-                    polls=run.polls,
-                    submitted_at=run.submitted_at,
-                    limits=self._session.settings.limits,
-                    now=utc_now(),
-                    jitter=jitter(),
-                )
-            await self._record([(run.key, step)], resolution)
+                await self._refused_with_others(one, resolution, unknown=others is Others.NONE)
+            if self._session.key.is_open or self._session.stopping.is_set():
+                return
 
-    async def _answers_for_others(self, resolution: _Resolution) -> bool:
-        """Ask anew for a run that was answered or saved before: known to be good."""
+    async def _others(self, resolution: _Resolution) -> Others:
+        """Return what has become of other runs since the last of these was refused."""
+        refused = {one.run_id for one in resolution.refused}
+        since = max(one.at for one in resolution.refused)
+        run = RunKey(resolution.run_type, resolution.refused[0].run_id)
+        single = self.endpoint(resolution.run_type, bulk=False)
+        bulk = self.endpoint(resolution.run_type, bulk=True)
+        if any(one.serves_others(run, since) for one in (single, bulk)):
+            return Others.ANSWERED
         known = self._known_good
-        if known is None or known.run_id in resolution.runs:
+        if known is None or known.run_id in refused:
             known = await self._session.in_thread(inspection.any_done, self._session.database)
+        all_missing = all(one.is_missing for one in resolution.refused)
         if known is None or known.run_type not in RUN_TYPES:
-            return False
+            several = len(refused) > 1 and not all_missing
+            return Others.REFUSED if several else Others.NONE
         await self._throttle.wait(self._session.stopping)
         reply = await self._ask(Batch(known.run_type, (known.run_id,)), resolution)
-        return isinstance(reply.judgement, Answered)
+        if isinstance(reply.judgement, Answered):
+            single.served(known, resolution.asked_at)
+            return Others.ANSWERED
+        # The results of a run that was saved long ago may be gone.
+        gone = isinstance(reply.judgement, Suspect) and reply.judgement.status == 404
+        return Others.NONE if gone and all_missing else Others.REFUSED
+
+    async def _refused_alone(self, one: _Refused, resolution: _Resolution) -> None:
+        """Conclude on a run that is refused while others are answered."""
+        run, judgement = resolution.runs[one.run_id], one.judgement
+        if one.is_missing:
+            await self._missing(one, resolution, sure=True)
+            return
+        if not isinstance(judgement, RetryLater) and one.is_final:
+            # For good, so it is asked once more: the others may have been answered by luck.
+            await self._throttle.wait(self._session.stopping)
+            reply = await self._ask(one.batch, resolution)
+            if isinstance(reply.judgement, Answered):
+                single = self.endpoint(resolution.run_type, bulk=False)
+                await self._answered(reply.judgement, one.batch, single, resolution)
+                return
+            if _told(reply.judgement)[0] == _told(judgement)[0]:
+                await self._record([(run.key, _rejected(judgement))], resolution)
+                return
+        code, message = _told(judgement)
+        step = after_error_alone(
+            code,
+            message,
+            polls=run.polls,
+            submitted_at=run.submitted_at,
+            limits=self._session.settings.limits,
+            now=utc_now(),
+            jitter=jitter(),
+        )
+        await self._record([(run.key, step)], resolution)
+
+    async def _refused_with_others(
+        self, one: _Refused, resolution: _Resolution, *, unknown: bool
+    ) -> None:
+        """Put off a run that is refused where nobody is known to be answered.
+
+        `unknown` says that there is no other run to ask for.
+        """
+        judgement = one.judgement
+        single = self.endpoint(resolution.run_type, bulk=False)
+        if isinstance(judgement, Forbidden) and not self.key_is_good:  # 403 is what a bad key gets
+            await self._session.in_thread(
+                self._session.key.failed, "key_refused", judgement.message, resolution.asked_at
+            )
+        elif one.is_missing and unknown:
+            await self._missing(one, resolution, sure=False)
+        else:
+            await self._no_answer(judgement, one.batch, single, resolution)
+
+    async def _missing(self, one: _Refused, resolution: _Resolution, *, sure: bool) -> None:
+        """Take 404 of a run alone for "not yet", unless nothing at all was ever found there."""
+        elsewhere = not self.key_is_good and any(
+            isinstance(refusal, Suspect) and refusal.status == 404
+            for refusal in resolution.bulk_refused
+        )
+        if elsewhere:
+            nowhere = RetryLater(
+                "api_not_found",
+                f"Nothing that is asked for is found at {self._api_url} (404): check that URL, "
+                "and whose runs these are.",
+            )
+            await self._no_answer(nowhere, one.batch, self._api, resolution)
+            return
+        answer = Answered({one.run_id: NotYet("HTTP 404" if sure else None)})
+        await self._conclude(answer, one.batch, resolution)
 
     async def _record(
         self, steps: Iterable[tuple[RunKey, PollStep]], resolution: _Resolution
@@ -373,10 +532,10 @@ class Inquiries:
         """Let go of what was claimed and not judged: it counts as never asked for."""
         if not resolution.unjudged:
             return
-        now = utc_now()
+        due = resolution.again_at or utc_now()
         await self._record(
             [
-                (resolution.runs[run_id].key, PollLater(now, asked=False))
+                (resolution.runs[run_id].key, PollLater(due, asked=False))
                 for run_id in sorted(resolution.unjudged)
             ],
             resolution,
@@ -393,17 +552,74 @@ class _Judged:
     held: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """A run that was refused by itself, at that time of the monotonic clock."""
+
+    batch: Batch
+    judgement: Refusal
+    at: float
+
+    @property
+    def run_id(self) -> int:
+        return self.batch.run_ids[0]
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it was not found, which may mean "not yet"."""
+        return isinstance(self.judgement, Suspect) and self.judgement.status == 404
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a run that is refused so is refused for good."""
+        refusal = self.judgement
+        return isinstance(refusal, Forbidden) or (
+            isinstance(refusal, Suspect) and refusal.status in {400, 422}
+        )
+
+
+def _told(judgement: Judgement) -> tuple[str, str]:
+    """Return the error code of a refusal, and its words."""
+    match judgement:
+        case Forbidden(message=message):
+            return "forbidden", message
+        case Blocked(reason=reason, message=message):
+            return reason, message
+        case Answered():
+            return "", ""
+        case Suspect() | RetryLater():
+            return judgement.error_code, judgement.message
+        case _:
+            assert_never(judgement)
+
+
+def _rejected(judgement: Refusal) -> PollFailed:
+    code, message = _told(judgement)
+    return PollFailed("forbidden" if code == "forbidden" else "bad_run", message)
+
+
 class _Resolution:
     """How far a claimed batch has got."""
 
     def __init__(self, claimed: ClaimedBatch) -> None:
         self.lease = claimed.lease
         self.lead = claimed.lead
+        self.run_type = claimed.batch.run_type
         self.runs: dict[int, DueRun] = {run.key.run_id: run for run in claimed.runs}
         self.left = deque([claimed.batch])
         self.unjudged = set(self.runs)
-        self.doubtful: list[tuple[Batch, Answered]] = []
-        self.refused_alone: list[tuple[Batch, Forbidden | Suspect | RetryLater]] = []
-        self.answered = False
+        self.refused: list[_Refused] = []
+        self.bulk_refused: list[Refusal] = []
+        self.bulk_answered = False
+        self.answered_alone = 0
+        self.again_at: datetime | None = None  # when what is given back is asked for
         self.asked_at = 0.0  # the last time, by the monotonic clock
         self.seconds = 0.0  # that the last answer took
+
+    def take_apart(self, batch: Batch) -> None:
+        """Have the runs of a batch asked for one by one."""
+        self.left.extendleft(Batch(batch.run_type, (one,)) for one in reversed(batch.run_ids))
+
+    def failed_before(self, batch: Batch) -> bool:
+        """Return whether a run of a batch was asked for without an answer the last time."""
+        return any(self.runs[run_id].poll_errors for run_id in batch.run_ids)

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from downloader.breakers import Kind
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
 from downloader.errors import BusyDatabaseError, FullDatabaseError
 from downloader.failpoints import At, reach
-from downloader.inquiry import REQUESTS_AT_ONCE, Inquiries
+from downloader.inquiry import REQUESTS_AT_ONCE, Asking, Inquiries
 from downloader.rules.batching import MAX_BATCH, claim_size
 from downloader.session import Held, Mode
 from downloader.store import pacing, past, polling, transfers
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskGroup
 
+    from downloader.breakers import Trouble
     from downloader.camb.client import ApiClient
-    from downloader.gate import Trouble
     from downloader.session import Session
     from downloader.settings import Settings
     from downloader.store.polling import ClaimedBatch
@@ -49,9 +50,12 @@ class Poller:
     def __init__(self, session: Session, client: ApiClient) -> None:
         self._session = session
         self._inquiries = Inquiries(session, client)
-        self._asking: dict[str, int] = {}  # runs of each batch under way, by lease
+        self._asking: dict[str, ClaimedBatch] = {}  # what is under way, by lease
         self._scope = anyio.CancelScope()
         self._look_back_at = float("-inf")
+        self._tries = 0  # that have failed at storages in trouble
+        self.trouble: Trouble | None = None
+        """Why `--once` had no use of the API, beside what is known of the key."""
         self._no_room = False  # what was not claimed waits for workers, not for its time
 
     async def run(self) -> None:
@@ -62,7 +66,7 @@ class Poller:
                 async with anyio.create_task_group() as requests:
                     await self._poll(requests)
                 # Answers that were under way may have shown that the service goes on.
-                if session.mode is not Mode.DRAIN or session.api.trouble is not None:
+                if session.mode is not Mode.DRAIN or session.key.is_open:
                     break
         session.polling_over = True
         session.ready.set()
@@ -84,11 +88,8 @@ class Poller:
         """Claim and ask until there is nothing left to ask, or the service is blocked."""
         session = self._session
         while not session.stopping.is_set():
-            await session.api.look()
-            if session.api.trouble is not None and not await self._may_probe():
-                return
-            if self._inquiries.gave_up:
-                session.api.trouble = self._inquiries.last_failure
+            await session.in_thread(session.key.look)
+            if session.key.is_open and not await self._may_probe():
                 return
             batches = await self._claim()
             for one in batches:
@@ -97,7 +98,7 @@ class Poller:
                 continue
             if session.mode is Mode.ONCE and not self._asking and not await self._any_left():
                 if not self._inquiries.key_is_good:  # not one useful answer, if any at all
-                    session.api.trouble = session.api.trouble or self._inquiries.last_failure
+                    self.trouble = self._inquiries.last_failure
                 return
             await session.room.wait(
                 _LOOK_AGAIN_SECONDS if self._no_room else await self._pause_seconds()
@@ -116,7 +117,16 @@ class Poller:
         return due is not None and due <= self._session.started_at
 
     async def _next_due_at(self) -> datetime | None:
-        return await self._session.in_thread(polling.next_due_at, self._session.database, RUN_TYPES)
+        """Return when the next run is due of those that may be asked for."""
+        return await self._session.in_thread(
+            polling.next_due_at,
+            self._session.database,
+            self._types(Asking.FREELY, Asking.ONE_BATCH),
+        )
+
+    def _types(self, *asking: Asking) -> list[str]:
+        """Return the run types that may be asked for so."""
+        return [name for name in RUN_TYPES if self._inquiries.may_ask(name) in asking]
 
     async def _pause_seconds(self) -> float:
         """Return how long nothing can be due: short, since other processes submit too."""
@@ -134,14 +144,18 @@ class Poller:
             self._no_room = True  # what is asked for just now looks as if nobody did
             return []
         # While the service is blocked one request shows whether it goes on.
-        at_once = 2 * REQUESTS_AT_ONCE if session.api.trouble is None else 1
+        at_once = 1 if session.key.is_open else 2 * REQUESTS_AT_ONCE
         free = at_once - len(self._asking)
         appetite = session.concurrency.limit * BACKLOG_PER_WORKER + 2 * session.ahead
-        if session.storages.all_down and session.mode is not Mode.ONCE:  # that asks for all
+        if session.breakers.all_in_trouble(Kind.HOST) and session.mode is not Mode.ONCE:
             # What comes now would wait as well; some, all the same, may be at another storage.
             held_up = await session.in_thread(transfers.count_held_up, session.database, now)
-            appetite = max(appetite - held_up, MAX_BATCH * session.storages.take_curiosity())
-        room = appetite - await self._waiting(now) - sum(self._asking.values())
+            appetite = max(appetite - held_up, MAX_BATCH * self._is_curious())
+        room = (
+            appetite
+            - await self._waiting(now)
+            - sum(len(one.runs) for one in self._asking.values())
+        )
         # Where an answer takes its time the requests had better follow each other closely.
         grouped = self._inquiries.answer_seconds < _QUICK_SECONDS
         least = min(_WORTH_A_CLAIM, (appetite + 1) // 2) if grouped else 1
@@ -153,10 +167,16 @@ class Poller:
         if batches:
             reach(At.POLL_CLAIMED)
         for one in batches:
-            self._asking[one.lease] = len(one.runs)
+            self._asking[one.lease] = one
             for run in one.runs:
                 session.hold(Held(run.key, one.lease))
         return batches
+
+    def _is_curious(self) -> bool:
+        """Return whether a storage stayed in trouble since the last time: others may be well."""
+        tries = sum(one.tries for one in self._session.breakers.in_trouble(Kind.HOST))
+        tried, self._tries = tries > self._tries, tries
+        return tried
 
     async def _waiting(self, now: datetime) -> int:
         """Return how many runs wait with a URL for a worker."""
@@ -174,17 +194,24 @@ class Poller:
         session, tempo = self._session, self._inquiries.tempo
         limits, once = session.settings.limits, session.mode is Mode.ONCE
         lease_until = session.lease_until(now)
-        batches = polling.claim_due(
-            session.database,
-            session.owner,
-            RUN_TYPES,
-            most=claim_size(room, free * MAX_BATCH),
-            now=now,
-            cutoff=session.cutoff or now,
-            soon_seconds=limits.min_poll_seconds if once else limits.max_poll_seconds,
-            lease_until=lease_until,
-            too_young=None if once else tempo.first_polls,
-        )
+        batches: list[ClaimedBatch] = []
+        asked = {one.batch.run_type for one in self._asking.values()}
+        one_batch = [[name] for name in self._types(Asking.ONE_BATCH) if name not in asked]
+        for run_types in (self._types(Asking.FREELY), *one_batch):
+            if run_types:
+                batches += polling.claim_due(
+                    session.database,
+                    session.owner,
+                    run_types,
+                    most=MAX_BATCH
+                    if run_types in one_batch
+                    else claim_size(room, free * MAX_BATCH),
+                    now=now,
+                    cutoff=session.cutoff or now,
+                    soon_seconds=limits.min_poll_seconds if once else limits.max_poll_seconds,
+                    lease_until=lease_until,
+                    too_young=None if once else tempo.first_polls,
+                )
         while not once and free > len(batches) and room > sum(len(one.runs) for one in batches):
             if (lead := tempo.next_lead()) is None:
                 break
@@ -209,8 +236,8 @@ class Poller:
         """Wait until a blocked service is to be tried again; False where this call ends instead."""
         session = self._session
         while session.mode is Mode.FOREVER and not session.stopping.is_set():
-            if session.api.trouble is None or await session.api.take_probe():
+            if not session.key.is_open or await session.in_thread(session.key.take_probe):
                 return True
             await session.room.wait(_LOOK_AGAIN_SECONDS)
-            await session.api.look()
+            await session.in_thread(session.key.look)
         return False

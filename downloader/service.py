@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import anyio
 
 from downloader import __version__, housekeeping, rescuer
+from downloader.breakers import Kind, Trouble
 from downloader.camb.client import ApiClient
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
 from downloader.clock import utc_now
 from downloader.errors import ConfigurationError
-from downloader.gate import Trouble
 from downloader.hooks.hooks import Hooks
 from downloader.logger import get_logger
 from downloader.observe.logs import leave_terminal
@@ -123,9 +123,11 @@ async def serve(
     unusable = await anyio.to_thread.run_sync(_why_unusable, output)
     session = Session(settings, database, mode, tally=metrics.tally)
     if unusable is not None:
-        await session.disk.shut(unusable)
+        await session.in_thread(
+            session.folder.failed, unusable.reason, unusable.message, time.monotonic()
+        )
     else:
-        await session.disk.no_longer("output_unusable")
+        await session.in_thread(session.folder.no_longer, "output_unusable")
     if await session.in_thread(inspection.any_of_other_types, database, RUN_TYPES):
         _log.warning("runs.of_unknown_type", hint="nobody asks for them; see `downloader list`")
     client = ApiClient(settings.api_url, settings.api_key)
@@ -156,7 +158,16 @@ async def serve(
     if mode is Mode.DRAIN and not (left or tally.done or tally.failed):
         standing = (await session.in_thread(status, database, utc_now())).runs
     if trouble is None and mode is Mode.ONCE:  # the others try on
-        trouble = session.storages.trouble
+        trouble = next(
+            iter(
+                (
+                    *service.troubles(),
+                    *session.troubles(Kind.ENDPOINT),
+                    *session.troubles(Kind.HOST),
+                )
+            ),
+            None,
+        )
     result = Result(tally, stopped, left, trouble, output.folder, unfinished, standing)
     _tell_end(result, time.monotonic() - began_at)
     return result
@@ -246,6 +257,10 @@ class _Service:
         """How many runs were unfinished when they were last counted."""
         return self._standing.unfinished
 
+    def troubles(self) -> list[Trouble]:
+        """Return why this call had no use of the API, beside what is known of places."""
+        return [] if self._poller.trouble is None else [self._poller.trouble]
+
     async def run(self) -> str | None:
         """Run everything; return what ended it early, if anything did."""
         try:
@@ -298,10 +313,9 @@ class _Service:
     def live(self) -> Live:
         """Return where this process stands; from any thread."""
         session = self._session
-        gates = (("api", session.api.trouble), ("disk", session.disk.trouble))
-        blocked = [(scope, trouble.reason) for scope, trouble in gates if trouble is not None]
-        if session.calls_without_room:
-            blocked.append(("database", "disk_full"))
+        shared = (("api", session.key.trouble), ("disk", session.folder.trouble))
+        blocked = [(scope, trouble.reason) for scope, trouble in shared if trouble is not None]
+        blocked += [("database", one.reason) for one in session.troubles(Kind.DATABASE)]
         return Live(
             self._workers.active, session.concurrency.limit, session.received_bytes, blocked
         )

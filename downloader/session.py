@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 import anyio
 import anyio.to_thread
 
+from downloader.breakers import Breakers, Kind, Place, folder_place, key_place
 from downloader.clock import ClockWatch, utc_now
 from downloader.concurrency import AdaptiveConcurrency
 from downloader.errors import BusyDatabaseError, FullDatabaseError
-from downloader.gate import Gate
 from downloader.logger import get_logger
 from downloader.observe.tally import Tally
 from downloader.rules.states import State
-from downloader.storages import Storages
 from downloader.store.backlog import Backlog
 from downloader.store.leases import Owner
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
 
-    from downloader.gate import Trouble
+    from downloader.breakers import Breaker, Trouble
     from downloader.rules.states import RunKey
     from downloader.settings import Settings
     from downloader.store.backlog import EndedRun
@@ -40,16 +39,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _STORE_THREADS: Final = 4
-_FULL_SECONDS: Final = 2.0
-"""How often a database whose disk was full is tried again."""
-
-_REMIND_SECONDS: Final = 600.0
-
 _WAITING_KNOWN_SECONDS: Final = 0.5
 """How long it is good to know how many runs wait: other processes take from them too."""
 
 _NEGLIGIBLE_OFFSET: Final = timedelta(seconds=5)
 """`Date` has whole seconds and travels: an offset below this is taken for none."""
+
+
+_DATABASE: Final = Place(Kind.DATABASE, "")
 
 
 class Mode(StrEnum):
@@ -107,7 +104,6 @@ class Session:
     tally: Tally = field(default_factory=Tally)
     clock: ClockWatch = field(default_factory=ClockWatch)
     clock_offset: timedelta = timedelta()
-    storages: Storages = field(default_factory=Storages)
     polling_over: bool = False
     turned_at: float = field(default_factory=time.monotonic)
     """When the workers last took a turn, or were seen to wait for what nobody here can help."""
@@ -121,22 +117,24 @@ class Session:
     owed: Signal = field(default_factory=Signal)  # a hook may be due
     backlog: Backlog | None = field(init=False)
     """The runs whose hook is due; None where there are no hooks."""
-    api: Gate = field(init=False)
-    disk: Gate = field(init=False)
+    breakers: Breakers = field(init=False)
+    key: Breaker = field(init=False)
+    folder: Breaker = field(init=False)
     concurrency: AdaptiveConcurrency = field(init=False)
-    calls_without_room: int = 0
-    """How many calls wait just now for room on the disk of the database."""
     _held: dict[tuple[RunKey, str], Held] = field(default_factory=dict)
-    _told_of_full_at: float = float("-inf")
     _threads: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(_STORE_THREADS)
     )
 
     def __post_init__(self) -> None:
-        """Make the two gates that the service has to pass, and what says how wide they are."""
-        ends_call = self.mode is not Mode.FOREVER
-        self.api = Gate(self.database, "api", self.in_thread, ends_call=ends_call)
-        self.disk = Gate(self.database, "disk", self.in_thread, ends_call=ends_call)
+        """Make what watches over the places that the service goes to, and how many at a time."""
+        self.breakers = Breakers(
+            self.database,
+            ends_call=self.mode is not Mode.FOREVER,
+            once=self.mode is Mode.ONCE,
+        )
+        self.key = self.breakers.at(key_place(self.settings.api_key))
+        self.folder = self.breakers.at(folder_place(self.settings.output))
         self.concurrency = AdaptiveConcurrency(self.settings)
         commands = {State.DONE: self.settings.on_done, State.FAILED: self.settings.on_failed}
         hooked = [state for state, command in commands.items() if command]
@@ -146,16 +144,19 @@ class Session:
         """Go by other settings from now on, and try at once what is blocked."""
         self.settings = settings
         self.concurrency.adopt(settings)
-        self.api.try_at_once()
-        self.disk.try_at_once()
-        self.storages.try_at_once()
+        self.key = self.breakers.at(key_place(settings.api_key))
+        self.breakers.try_at_once()
         self.ready.set()
         self.room.set()
 
     @property
     def trouble(self) -> Trouble | None:
         """Why the service cannot go on, None where it can."""
-        return self.disk.trouble or self.api.trouble
+        return self.folder.trouble or self.key.trouble
+
+    def troubles(self, kind: Kind) -> list[Trouble]:
+        """Return what ails the places of a kind, the longest first."""
+        return [one.trouble for one in self.breakers.in_trouble(kind) if one.trouble is not None]
 
     @property
     def received_bytes(self) -> int:
@@ -180,9 +181,11 @@ class Session:
         service goes on: a transaction that did not come through has changed nothing. So is,
         by a daemon, one whose disk is full.
         """
+        room, paused = self.breakers.at(_DATABASE), False
         while True:
+            began_at = time.monotonic()
             try:
-                return await anyio.to_thread.run_sync(
+                found = await anyio.to_thread.run_sync(
                     partial(call, *args, **kwargs), limiter=self._threads
                 )
             except BusyDatabaseError as error:
@@ -193,20 +196,14 @@ class Session:
             except FullDatabaseError as error:
                 if self.mode is not Mode.FOREVER or self.stopping.is_set():
                     raise
-                await self._pause_for_room(str(error))
-
-    async def _pause_for_room(self, message: str) -> None:
-        """Wait a little for room on the disk of the database; say so now and then."""
-        if time.monotonic() - self._told_of_full_at > _REMIND_SECONDS:
-            self._told_of_full_at = time.monotonic()
-            _log.error("service.blocked", reason="disk_full", message=message)
-        self.calls_without_room += 1
-        try:
-            with anyio.move_on_after(_FULL_SECONDS):
-                await self.stopping.wait()
-        finally:
-            self.calls_without_room -= 1
-        self.turned_at = time.monotonic()
+                paused = True
+                with anyio.move_on_after(room.failed("disk_full", str(error), began_at)):
+                    await self.stopping.wait()
+                self.turned_at = time.monotonic()
+            else:
+                if paused:
+                    room.succeeded(began_at)
+                return found
 
     def waiting(self) -> int | None:
         """Return how many runs wait with a URL for a worker, where that was seen just now."""

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from downloader.breakers import Kind
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
 from downloader.observe.progress import LONG_SECONDS, LongTransfer, Snapshot
@@ -48,7 +49,7 @@ class Standing:
         """Return where the service stands now."""
         session = self._session
         unfinished = await self._count_unfinished()
-        trouble = session.trouble or session.storages.trouble
+        trouble = session.trouble or next(iter(session.troubles(Kind.HOST)), None)
         return Snapshot(
             done=session.tally.done,
             failed=session.tally.failed,

@@ -10,26 +10,30 @@ from typing import TYPE_CHECKING, Final
 
 import anyio
 
+from downloader.breakers import Kind, Stage, Trouble, origin_of
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
 from downloader.crew import Crew
 from downloader.failpoints import At, reach
-from downloader.gate import Trouble
 from downloader.jitter import jitter
 from downloader.logger import get_logger
 from downloader.recorder import Outcome
+from downloader.rules.backoff import host_delay_seconds
+from downloader.rules.blame import Blame
 from downloader.rules.decisions import (
+    REFUSED,
+    STATUS_ERRORS,
     UNREACHABLE,
     ProblemKind,
     Spent,
     after_problem,
     before_transfer,
-    while_unreachable,
+    could_be_of_all,
+    while_paused,
 )
 from downloader.rules.states import FINISHED
 from downloader.rules.steps import HeldUp, NewUrl, Published, PutBack, TransferFailed, TryAgain
 from downloader.session import Held, Mode
-from downloader.storages import origin_of
 from downloader.store import inspection, transfers
 from downloader.transfer.desks import Desks, processors
 from downloader.transfer.engine import TransferError
@@ -40,6 +44,7 @@ from downloader.transfer.unusable import DiskError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from downloader.breakers import Breaker
     from downloader.recorder import Recorder
     from downloader.rules.decisions import Problem
     from downloader.rules.states import RunKey
@@ -67,9 +72,6 @@ _MOST_AHEAD: Final = 64
 UNWIND_SECONDS: Final = 1.0
 """How long transfers that were cut off may take to notice; what is left then is abandoned."""
 
-_NEVER_SENT: Final = frozenset({"unusable_url", "bad_run"})
-"""What ends a transfer before anybody is asked for anything."""
-
 _COUNT_SECONDS: Final = 0.1
 """Over how long it is counted how many transfers end."""
 
@@ -82,7 +84,7 @@ class _Job:
     held: Held
     guard: Guard
     began_at: float  # monotonic clock
-    origin: str | None  # of its URL
+    host: Breaker | None  # of its URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,9 +196,9 @@ class Workers:
         session = self._session
         if session.mode is Mode.FOREVER or self._crew.begun:
             return False
-        if session.disk.trouble is not None:
+        if session.folder.is_open:
             return True
-        if session.mode is Mode.ONCE or session.api.trouble is not None:
+        if session.mode is Mode.ONCE or session.key.trouble is not None:
             return last_look
         return not await session.in_thread(inspection.any_unfinished, session.database, RUN_TYPES)
 
@@ -205,9 +207,9 @@ class Workers:
         session, crew = self._session, self._crew
         limit = session.concurrency.look(crew.active, session.received_bytes)
         self._idle = limit - crew.begun
-        known = session.disk.trouble
-        await session.disk.look()
-        if session.disk.trouble is not None:
+        known = session.folder.trouble
+        await session.in_thread(session.folder.look)
+        if session.folder.is_open:
             if known is None:  # another process has met it
                 self._put_back()
             crew.limit(1)
@@ -255,9 +257,9 @@ class Workers:
             reach(At.TRANSFER_CLAIMED)
         if claim is not None:
             self._found(ready, free)
-            if session.disk.trouble is not None and not ready.claimed:
+            if session.folder.is_open and not ready.claimed:
                 # There is nothing to try it with, and the folder can be written to.
-                await session.disk.passed(asked_at)
+                await session.in_thread(session.folder.succeeded, asked_at)
         for outcome in ended:
             await self._settle(outcome)
         return ready.found
@@ -272,32 +274,39 @@ class Workers:
             _log.info("urls.expired_before_use", runs=ready.expired + ready.failed)
         if ready.found > len(ready.claimed):
             session.ready.set()  # there may be others behind them
-        if session.disk.trouble is None:
+        if not session.folder.is_open:
             session.concurrency.found(len(ready.claimed), wanted=max(0, self._idle))
         if ready.found:
             session.room.set()
 
     def _judge(self, run: ReadyRun, now: datetime, taken: set[str]) -> ReadyStep | None:
         """Return what keeps a run from being transferred now; `taken` are the hosts tried anew."""
-        session, spent = self._session, Spent(run.attempts, run.refreshes, run.error_code)
-        limits = session.settings.limits
+        session, spent = self._session, _spent(run)
+        limits, origin = session.settings.limits, origin_of(run.url)
+        host = None if origin is None else session.breakers.host(origin)
         expired = before_transfer(
-            run.url_expires_at, run.ready_at, spent, limits=limits, now=now, jitter=jitter()
+            run.url_expires_at,
+            run.ready_at,
+            spent,
+            limits=limits,
+            now=now,
+            jitter=jitter(),
+            excused=host is not None and host.was_in_trouble_since(run.ready_at),
         )
-        if expired is not None or not session.storages.any_down:
+        if expired is not None or origin is None or host is None:
             return expired
-        origin = origin_of(run.url)
-        down = session.storages.look(origin, taken)
-        if down is None:
-            if origin is not None:
+        pause = host.pause(taken=origin in taken)
+        if pause is None:
+            if host.is_open:
                 taken.add(origin)
             return None
-        return while_unreachable(
-            down.message,
+        return while_paused(
+            pause.trouble.reason,
+            pause.trouble.message,
             spent,
             submitted_at=run.submitted_at,
-            down_seconds=down.lasted_seconds,
-            wait_seconds=down.wait_seconds,
+            lasted_seconds=pause.lasted_seconds,
+            wait_seconds=pause.wait_seconds,
             limits=limits,
             now=now,
         )
@@ -305,7 +314,7 @@ class Workers:
     async def _go_on(self) -> None:
         """Look anew at what waited for a storage that is back."""
         session = self._session
-        if session.storages.take_back():
+        if session.breakers.take_closed(Kind.HOST):
             await session.in_thread(transfers.end_hold_up, session.database, utc_now())
             session.room.set()
 
@@ -317,48 +326,80 @@ class Workers:
         guard = Guard(left, self._desks)
         held = Held(claim.run.key, claim.lease, guard, now)
         self._session.hold(held)
-        job = self._jobs[claim.lease] = _Job(claim, held, guard, now, origin_of(claim.run.url))
-        self._session.storages.begins(job.origin, claim.lease)
+        origin = origin_of(claim.run.url)
+        host = None if origin is None else self._session.breakers.host(origin)
+        job = self._jobs[claim.lease] = _Job(claim, held, guard, now, host)
+        if job.host is not None:
+            job.host.begins(claim.lease)
         self._crew.begin(job)
 
     def _see_through(self, job: _Job) -> _Ended:
         """See one run through to an outcome, in its thread."""
-        run, limits = job.claim.run, self._session.settings.limits
         try:
             with self._desks:
                 delivered = self._transfer(job)
         except TransferError as error:
-            self._note_host(job, error.problem)
-            spent = Spent(run.attempts, run.refreshes, run.error_code)
-            step = after_problem(
-                error.problem, spent, limits=limits, now=utc_now(), jitter=jitter()
-            )
-            return _Ended(job, step)
+            return _Ended(job, self._after(job, error.problem))
         except Interrupted:
             return _Ended(job, PutBack(utc_now(), "interrupted"))
         except DiskError as error:
             # The gate waits, not the run: whoever starts anew tries at once.
             trouble = Trouble(error.reason, error.message)
             return _Ended(job, PutBack(utc_now(), error.reason), trouble=trouble)
+        if job.host is not None:
+            job.host.served(job.claim.run.key, job.began_at, Stage.FILE)
         return _Ended(job, delivered.step, delivered)
 
-    def _note_host(self, job: _Job, problem: Problem) -> None:
-        """Note what a failed transfer says of its host."""
-        if job.origin is None or problem.error_code in _NEVER_SENT:
-            return
-        if problem.kind is ProblemKind.UNREACHABLE:
-            self._session.storages.failed(job.origin, problem.error_message, job.began_at)
-        else:
-            self._session.storages.reached(job.origin, job.began_at)
+    def _after(self, job: _Job, problem: Problem) -> TransferStep:
+        """Return what becomes of a run whose transfer met a problem, by whose fault that is."""
+        run, host, limits = job.claim.run, job.host, self._session.settings.limits
+        spent, now = _spent(run), utc_now()
+        blame, wait, lasted = Blame.RUN, 0.0, 0.0
+        at_least = problem.retry_after_seconds or 0.0
+        if host is not None and could_be_of_all(problem, spent):
+            blame = _blame(host, job, problem)
+            if blame is Blame.PLACE:
+                wait = host.failed(
+                    problem.error_code,
+                    problem.error_message,
+                    job.began_at,
+                    at_least_seconds=at_least,
+                    stage=_stage(problem),
+                )
+                lasted = time.monotonic() - host.opened_at
+            elif blame is Blame.UNKNOWN:
+                wait = max(host_delay_seconds(0, jitter()), at_least)
+        if blame in {Blame.PLACE, Blame.UNKNOWN}:
+            refused = problem.kind is ProblemKind.REFUSED
+            return while_paused(
+                REFUSED if refused else problem.error_code,
+                problem.error_message,
+                spent,
+                submitted_at=run.submitted_at,
+                lasted_seconds=lasted,
+                wait_seconds=wait,
+                limits=limits,
+                now=now,
+                new_url=problem.kind not in {ProblemKind.TRANSIENT, ProblemKind.UNREACHABLE},
+            )
+        return after_problem(
+            problem,
+            spent,
+            limits=limits,
+            now=now,
+            jitter=jitter(),
+            alone=blame is Blame.ALONE,
+        )
 
     def _transfer(self, job: _Job) -> Delivered:
-        run, held, storages = job.claim.run, job.held, self._session.storages
+        run, held, host = job.claim.run, job.held, job.host
 
         def progress(received: int) -> None:
             held.received_bytes += received  # one writer: this transfer's thread
 
         def expected(there: int, total_bytes: int | None) -> None:
-            storages.reached(job.origin, job.began_at)
+            if host is not None:
+                host.served(run.key, job.began_at)
             held.resumed_bytes, held.total_bytes = there - held.received_bytes, total_bytes
 
         def note_object(*, etag: str | None, total_bytes: int | None) -> bool:
@@ -384,22 +425,24 @@ class Workers:
         troubles, failures = self._take_ended()
         if failures:
             raise failures[0]
-        if self._session.storages.any_down and self._crew.queued:
+        if self._crew.queued and self._session.breakers.any_in_trouble(Kind.HOST):
             self._hold_up_queued()
         for trouble in troubles:
-            await self._session.disk.shut(trouble)
+            await self._session.in_thread(
+                self._session.folder.failed, trouble.reason, trouble.message, time.monotonic()
+            )
         if troubles:
             self._put_back()
 
     def _hold_up_queued(self) -> None:
-        """Put back what was claimed ahead for a host that has been found out of reach since."""
+        """Put back what was claimed ahead for a host that has been found in trouble since."""
         for job in self._crew.take_back():
-            down = self._session.storages.look(job.origin, frozenset())
-            if down is None:
+            pause = None if job.host is None else job.host.pause()
+            if pause is None:
                 self._crew.begin(job)
                 continue
-            due = utc_now() + timedelta(seconds=down.wait_seconds)
-            step = HeldUp(due, UNREACHABLE, down.message)
+            due = utc_now() + timedelta(seconds=pause.wait_seconds)
+            step = HeldUp(due, pause.trouble.reason, pause.trouble.message)
             self._recorder.add([Outcome(job.claim.run.key, job.claim.lease, step)])
 
     def _take_ended(self) -> tuple[list[Trouble], list[BaseException]]:
@@ -416,7 +459,8 @@ class Workers:
         """Let go of what has been recorded, and tell of it."""
         key, step = outcome.key, outcome.step
         job = self._jobs.pop(outcome.lease)
-        self._session.storages.ended(job.origin, outcome.lease)
+        if job.host is not None:
+            job.host.ended(outcome.lease)
         self._session.release(key, outcome.lease)
         failed = isinstance(step, TransferFailed)
         if failed or not (outcome.held or await self._is_wanted(key)):
@@ -446,7 +490,7 @@ class Workers:
             case Published():
                 session.concurrency.saved()
                 log.info("run.done", bytes=step.bytes, location=step.location)
-                await session.disk.passed(started)
+                await self._note_saved(started)
             case HeldUp():
                 log.info("run.held_up", error_code=step.error_code, message=step.error_message)
             case TryAgain():
@@ -465,19 +509,45 @@ class Workers:
             case PutBack():
                 log.info("run.put_back", reason=step.reason)
 
+    async def _note_saved(self, began_at: float) -> None:
+        """Note that the output folder took a file."""
+        session = self._session
+        if session.folder.may_be_closed:
+            await session.in_thread(session.folder.succeeded, began_at)
+
     async def _may_probe(self) -> bool:
         """Return whether the disk is to be tried again, and can be written to at all."""
         session = self._session
         if session.mode is not Mode.FOREVER:
             return False
-        if not await session.disk.take_probe():
+        if not await session.in_thread(session.folder.take_probe):
             return False
         try:
             await session.in_thread(self._output.prepare)
         except DiskError as error:
-            await session.disk.shut(Trouble(error.reason, error.message))
+            await session.in_thread(
+                session.folder.failed, error.reason, error.message, time.monotonic()
+            )
             return False
         return True
+
+
+def _spent(run: ReadyRun) -> Spent:
+    return Spent(run.attempts, run.refreshes, run.error_code)
+
+
+def _blame(host: Breaker, job: _Job, problem: Problem) -> Blame:
+    """Return whose fault a problem is: the run's, or that of the host that it was to come from."""
+    if problem.kind is ProblemKind.UNREACHABLE:
+        return Blame.PLACE
+    code, key = problem.error_code, job.claim.run.key
+    if host.trouble is not None and host.trouble.reason == UNREACHABLE:
+        host.succeeded(job.began_at)  # it is there, whatever else it says
+    return host.refused(key, code, job.began_at, _stage(problem))
+
+
+def _stage(problem: Problem) -> Stage:
+    return Stage.ANSWER if problem.error_code in STATUS_ERRORS else Stage.FILE
 
 
 def _outcome(ended: _Ended) -> Outcome:

@@ -64,7 +64,6 @@ _SUSPECT_CODES: Final = {
     400: "bad_request",
     404: "not_found",
     422: "invalid_request",
-    500: "server_error",
 }
 
 
@@ -82,7 +81,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """The whole batch was refused, perhaps because of one run in it: split it."""
+    """A refusal: of one run, or of all that is asked for; which it is, others will tell."""
 
     status: int
     error_code: str
@@ -106,7 +105,7 @@ class Blocked:
 
 @dataclass(frozen=True, slots=True)
 class RetryLater:
-    """No run is to blame; `slow_all` where every request should slow down, not just this one."""
+    """Nothing is said of the runs; `slow_all` where the service asks to be asked less."""
 
     error_code: str
     message: str
@@ -132,11 +131,7 @@ def judge_bulk(
     if 200 <= status <= 299:
         entries = entries_of(content)
         return _unreadable(status) if entries is None else _answered(entries, asked)
-    return Suspect(
-        status,
-        _SUSPECT_CODES.get(status, "refused"),
-        _sentence(f"The service refused the batch ({status})", content),
-    )
+    return _suspect(status, "batch", content)
 
 
 def judge_single(
@@ -148,8 +143,7 @@ def judge_single(
 ) -> Judgement:
     """Judge an answer of the single-run endpoint. Never raises.
 
-    404 means "not ready yet" to other clients of the service; 400 and 422 are about this run,
-    since it stands alone; 500 may be anything.
+    A refusal may be about this run, or be what everybody gets: it does not say which.
     """
     content = _read(body)
     general = _judge_status(status, headers, content, now)
@@ -157,16 +151,7 @@ def judge_single(
         return general
     if 200 <= status <= 299:
         return _judge_single_content(status, content, run_id)
-    if status == 404:
-        return Answered({run_id: NotYet(None)})
-    if status in {400, 422}:
-        message = _sentence(f"The service refused the run ({status})", content)
-        return Answered({run_id: Failed("bad_run", None, message)})
-    return RetryLater(
-        _SUSPECT_CODES.get(status, "unexpected_status"),
-        _sentence(f"The service could not answer for the run ({status})", content),
-        retry_after_seconds(headers, now),
-    )
+    return _suspect(status, "run", content)
 
 
 def without(secret: str, judgement: Judgement) -> Judgement:
@@ -221,9 +206,6 @@ def _judge_status(
     if 300 <= status <= 399:
         message = f"The service redirects ({status}), which is not followed with the API key."
         return RetryLater("unexpected_redirect", message, retry_after_seconds(headers, now))
-    if 501 <= status <= 599:
-        message = _sentence(f"The service failed ({status})", content)
-        return RetryLater("server_error", message, retry_after_seconds(headers, now))
     if not 200 <= status <= 599:
         message = f"The service answered with status {status}."
         return RetryLater("unexpected_status", message, retry_after_seconds(headers, now))
@@ -240,6 +222,11 @@ def _answered(entries: Iterable[tuple[str, object]], asked: Sequence[int]) -> An
         elif len(unasked) < _MAX_UNASKED:
             unasked.append(clean_text(key, _MAX_KEY_CHARACTERS))
     return Answered(verdicts, tuple(unasked))
+
+
+def _suspect(status: int, what: str, content: object) -> Suspect:
+    code = "server_error" if status >= 500 else _SUSPECT_CODES.get(status, "refused")
+    return Suspect(status, code, _sentence(f"The service refused the {what} ({status})", content))
 
 
 def _read(body: bytes) -> object:

@@ -57,6 +57,8 @@ class Limits:
     give_up_after_seconds: float = 24 * 3600.0
     min_poll_seconds: float = 2.0
     max_poll_seconds: float = 300.0
+    patience_seconds: float = 1800.0
+    """How long a run that is the only one at its storage must fail to be to blame for it."""
 
 
 class ProblemKind(StrEnum):
@@ -87,6 +89,7 @@ class Spent:
     attempts: int
     refreshes: int
     error_code: str | None
+    failing_since: datetime | None = None
 
 
 def after_verdict(
@@ -215,48 +218,93 @@ def before_transfer(
     limits: Limits,
     now: datetime,
     jitter: float,
+    excused: bool = False,
 ) -> NewUrl | TransferFailed | None:
     """Return what becomes of a run whose URL is too old to be used, None where it can be.
 
-    One that grew old because its storage could not be reached costs no refresh.
+    One that is `excused`, since its storage was in trouble meanwhile, costs no refresh.
     """
     if expires_at is None or is_usable(
         expires_at, now, expiry_margin_seconds(expires_at, received_at)
     ):
         return None
-    if spent.error_code == UNREACHABLE:
-        said = "The URL expired while its storage could not be reached."
+    if excused or spent.error_code == UNREACHABLE:
+        said = "The URL expired while its storage could not be used."
         return NewUrl(now, EXPIRED, said, spent.attempts, spent.refreshes)
     return _refresh(
         spent, EXPIRED, "The URL expired before it was used.", limits=limits, now=now, jitter=jitter
     )
 
 
-def while_unreachable(
-    message: str,
+def while_paused(
+    error_code: str,
+    error_message: str,
     spent: Spent,
     *,
     submitted_at: datetime,
-    down_seconds: float,
+    lasted_seconds: float,
     wait_seconds: float,
     limits: Limits,
     now: datetime,
-) -> HeldUp | TransferFailed:
-    """Return what becomes of a run whose storage host has been out of reach for `down_seconds`.
+    new_url: bool = False,
+) -> HeldUp | NewUrl | TransferFailed:
+    """Return what becomes of a run whose storage host has been in trouble for `lasted_seconds`.
 
     It waits, and spends nothing; not for ever, but an old run is not given up for a short outage.
+    With `new_url` the one that it has leads nowhere.
     """
     age = (now - submitted_at).total_seconds()
-    if min(age, down_seconds) < limits.give_up_after_seconds:
-        return HeldUp(now + timedelta(seconds=wait_seconds), UNREACHABLE, message)
-    said = f"{message} It has been so for {_duration(down_seconds)}; see --give-up-after."
-    return TransferFailed(UNREACHABLE, said, spent.attempts, spent.refreshes)
+    if min(age, lasted_seconds) >= limits.give_up_after_seconds:
+        said = (
+            f"{error_message} It has been so for {_duration(lasted_seconds)}; see --give-up-after."
+        )
+        return TransferFailed(error_code, said, spent.attempts, spent.refreshes)
+    due = now + timedelta(seconds=wait_seconds)
+    if new_url:
+        return NewUrl(due, error_code, error_message, spent.attempts, spent.refreshes)
+    return HeldUp(due, error_code, error_message)
+
+
+STATUS_ERRORS: Final = frozenset(
+    {
+        *(UNREACHABLE, REFUSED, EXPIRED, "storage_busy", "storage_error", "storage_refused"),
+        *("missing", "unexpected_redirect", "too_many_redirects", "unusable_redirect"),
+        *("unexpected_status", "unusable_range", "certificate"),
+    }
+)
+"""What is told by the head of an answer, or before there is one: another head shows it is over."""
+
+_NEVER_SENT: Final = frozenset({"unusable_url", "bad_run"})
+"""What ends a transfer before anybody is asked for anything."""
+_OF_THE_URL: Final = 2
+"""From so many new URLs in a row that are expired as they come on, more than the URLs is wrong."""
+
+
+def could_be_of_all(problem: Problem, spent: Spent) -> bool:
+    """Return whether a problem could be its storage's as well as its run's."""
+    match problem.kind:
+        case ProblemKind.HOPELESS:
+            return False
+        case ProblemKind.EXPIRED:
+            return spent.error_code == EXPIRED and spent.refreshes >= _OF_THE_URL
+        case _:
+            return problem.error_code not in _NEVER_SENT
 
 
 def after_problem(
-    problem: Problem, spent: Spent, *, limits: Limits, now: datetime, jitter: float
+    problem: Problem,
+    spent: Spent,
+    *,
+    limits: Limits,
+    now: datetime,
+    jitter: float,
+    alone: bool = False,
 ) -> TransferStep:
-    """Return what becomes of a run whose transfer met a problem."""
+    """Return what becomes of a run whose transfer met a problem.
+
+    One that is `alone` at its storage, so that nothing tells whose fault it is, is not given up
+    before it has failed for as long as `patience_seconds`.
+    """
     code, message = problem.error_code, problem.error_message
     attempts = min(spent.attempts + 1, MAX_INTEGER)
     match problem.kind:
@@ -273,7 +321,10 @@ def after_problem(
             pass
         case _:
             assert_never(problem.kind)
-    if attempts >= limits.attempts:
+    failing = timedelta() if spent.failing_since is None else now - spent.failing_since
+    if attempts >= limits.attempts and not (
+        alone and failing.total_seconds() < limits.patience_seconds
+    ):
         return TransferFailed(
             code, f"{message} (attempt {attempts} of {limits.attempts})", attempts, spent.refreshes
         )

@@ -1,4 +1,4 @@
-"""What stops the service as a whole: one row a scope, seen and honoured by every process."""
+"""What is blocked for every process: one row a key or an output folder, honoured by all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Scope = Literal["api", "disk"]
 
 
 class Block(NamedTuple):
-    """Why the service is stopped, since when, and when it will try again."""
+    """Why what has this key or folder for its `subject` is stopped, and when it is tried again."""
 
     scope: str
     reason: str
@@ -27,6 +27,11 @@ class Block(NamedTuple):
     since: datetime
     until: datetime
     probes: int
+    subject: str = ""
+
+
+def _is(scope: Scope, subject: str) -> sa.ColumnElement[bool]:
+    return sa.and_(blocks.c.scope == scope, blocks.c.subject == subject)
 
 
 def block(
@@ -35,26 +40,33 @@ def block(
     reason: str,
     message: str,
     *,
+    subject: str = "",
     now: datetime,
     pause_seconds: Callable[[int], float],
     probing: datetime | None = None,
 ) -> datetime:
-    """Stop one scope of the service; return when it is to be tried again.
+    """Stop what has this key or folder; return when it is to be tried again.
 
-    `pause_seconds` says how long to wait after so many vain tries. Many tasks that meet a trouble
+    `pause_seconds` says how long to wait after so many failed tries. Many tasks that meet a trouble
     at once are one try; what was met last is told. `probing` is until when the caller was to probe.
     """
     with database.write() as connection:
         known = connection.execute(
             sa.select(blocks.c.until, blocks.c.probes, blocks.c.reason, blocks.c.since).where(
-                blocks.c.scope == scope
+                _is(scope, subject)
             )
         ).first()
         if known is None:
             until = now + timedelta(seconds=pause_seconds(0))
             connection.execute(
                 sa.insert(blocks).values(
-                    scope=scope, reason=reason, message=message, since=now, until=until, probes=1
+                    scope=scope,
+                    subject=subject,
+                    reason=reason,
+                    message=message,
+                    since=now,
+                    until=until,
+                    probes=1,
                 )
             )
             return until
@@ -64,7 +76,7 @@ def block(
             probes += 1
         connection.execute(
             sa.update(blocks)
-            .where(blocks.c.scope == scope)
+            .where(_is(scope, subject))
             .values(
                 reason=reason,
                 message=message,
@@ -76,26 +88,27 @@ def block(
         return until
 
 
-def unblock(database: Database, scope: Scope) -> bool:
-    """Let one scope go on; return whether it was stopped."""
+def unblock(database: Database, scope: Scope, *, subject: str = "") -> bool:
+    """Let it go on; return whether it was stopped."""
     with database.write() as connection:
-        return connection.execute(sa.delete(blocks).where(blocks.c.scope == scope)).rowcount > 0
+        return connection.execute(sa.delete(blocks).where(_is(scope, subject))).rowcount > 0
 
 
-def take_probe(database: Database, scope: Scope, *, seen: datetime, until: datetime) -> bool:
+def take_probe(
+    database: Database, scope: Scope, *, seen: datetime, until: datetime, subject: str = ""
+) -> bool:
     """Become the one that probes until then; False where another process was faster."""
     with database.write() as connection:
         taken = connection.execute(
-            sa.update(blocks)
-            .where(blocks.c.scope == scope, blocks.c.until == seen)
-            .values(until=until)
+            sa.update(blocks).where(_is(scope, subject), blocks.c.until == seen).values(until=until)
         )
         return taken.rowcount > 0
 
 
-def current_block(database: Database, scope: Scope) -> Block | None:
-    """Return what stops one scope, None where nothing does."""
-    return next((one for one in current_blocks(database) if one.scope == scope), None)
+def current_block(database: Database, scope: Scope, *, subject: str = "") -> Block | None:
+    """Return what stops a key or folder, None where nothing does."""
+    found = current_blocks(database)
+    return next((one for one in found if (one.scope, one.subject) == (scope, subject)), None)
 
 
 def current_blocks(database: Database) -> list[Block]:
@@ -109,6 +122,7 @@ def current_blocks(database: Database) -> list[Block]:
                 blocks.c.since,
                 blocks.c.until,
                 blocks.c.probes,
+                blocks.c.subject,
             ).order_by(blocks.c.since)
         )
         return [Block(*row) for row in rows]

@@ -44,6 +44,7 @@ class DueRun:
     polls: int
     submitted_at: datetime
     next_attempt_at: datetime
+    poll_errors: int = 0
 
 
 @dataclass(frozen=True, slots=True)

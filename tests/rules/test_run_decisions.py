@@ -22,7 +22,7 @@ from downloader.rules.decisions import (
     after_verdict,
     before_transfer,
     expiry_margin_seconds,
-    while_unreachable,
+    while_paused,
 )
 from downloader.rules.steps import (
     HeldUp,
@@ -168,11 +168,12 @@ def test_a_host_out_of_reach_spends_nothing() -> None:
 )
 def test_waiting_for_a_host(age: float, down: float, given_up: bool) -> None:  # noqa: FBT001 - a table
     """A run is given up when its storage has been away for all its time, not for an outage's."""
-    step = while_unreachable(
+    step = while_paused(
+        UNREACHABLE,
         "Nobody is there.",
         SPENT,
         submitted_at=NOW - timedelta(seconds=age),
-        down_seconds=down,
+        lasted_seconds=down,
         wait_seconds=7,
         limits=LIMITS,
         now=NOW,

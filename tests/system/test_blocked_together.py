@@ -9,10 +9,8 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
-import anyio
 from harness import wait_until
 
-from downloader.gate import Trouble
 from downloader.session import Mode, Session
 from downloader.store.blocks import current_blocks
 
@@ -81,16 +79,13 @@ def test_success_of_what_began_before_opens_nothing(
     """A transfer that ends well after the disk was found full does not say that it has room."""
     service = make_service(start_simulator())
 
-    async def play() -> None:
-        gate = Session(service.settings, service.database, Mode.FOREVER).disk
-        await gate.look()
-        began = time.monotonic()
-        await gate.shut(Trouble("disk_full", "The disk is full."))
-        await gate.passed(began)
-        assert [one.reason for one in current_blocks(service.database)] == ["disk_full"]
-        await gate.passed(time.monotonic())
-        assert gate.trouble is None
-        assert current_blocks(service.database) == []
-
-    anyio.run(play)
+    breaker = Session(service.settings, service.database, Mode.FOREVER).folder
+    breaker.look()
+    began = time.monotonic()
+    breaker.failed("disk_full", "The disk is full.", began)
+    breaker.succeeded(began)
+    assert [one.reason for one in current_blocks(service.database)] == ["disk_full"]
+    breaker.succeeded(time.monotonic())
+    assert breaker.trouble is None
+    assert current_blocks(service.database) == []
     assert service.run(Mode.ONCE).trouble is None

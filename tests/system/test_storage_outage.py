@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 from harness import wait_until
 
+from downloader.breakers import Breaker, Breakers, Kind, Place
 from downloader.observe import logs
 from downloader.session import Mode
 from downloader.simulator.options import SimulatorOptions
 from downloader.simulator.server import Simulator
-from downloader.storages import Storages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -157,45 +157,56 @@ def test_a_url_that_expires_meanwhile_is_renewed(
     assert rest(service) == [("failed", "storage_unreachable", 0, 0)]
 
 
+UNREACHABLE = ("storage_unreachable", "Refused.")
+
+
+def a_host() -> Breaker:
+    """Return the breaker of a host."""
+    return Breaker(Place(Kind.HOST, HOST))
+
+
 def test_many_failures_together_are_one() -> None:
     """Transfers that meet it at once raise the pause once; the probe's failure raises it again."""
-    storages = Storages()
+    host = a_host()
     began = time.monotonic()
-    first = storages.failed(HOST, "Refused.", began)
+    first = host.failed(*UNREACHABLE, began)
     assert 0.8 <= first <= 1.2
-    assert all(storages.failed(HOST, "Refused.", began) <= first for _ in range(50))
-    assert 1.6 <= storages.failed(HOST, "Refused.", time.monotonic()) <= 2.4
+    assert all(host.failed(*UNREACHABLE, began) <= first for _ in range(50))
+    assert 1.6 <= host.failed(*UNREACHABLE, time.monotonic()) <= 2.4
 
 
 def test_one_probe_at_a_time() -> None:
     """To a host whose pause is over one run goes; the others wait until that has ended."""
-    storages = Storages()
-    storages.failed(HOST, "Refused.", time.monotonic())
-    assert storages.look(HOST, frozenset()) is not None
-    assert storages.look("http://another.invalid", frozenset()) is None
-    storages.try_at_once()
-    assert storages.look(HOST, {HOST}) is not None
-    assert storages.look(HOST, frozenset()) is None
-    storages.begins(HOST, "lease")
-    assert storages.look(HOST, frozenset()) is not None
-    storages.ended(HOST, "another lease")
-    assert storages.look(HOST, frozenset()) is not None
-    storages.ended(HOST, "lease")
-    assert storages.look(HOST, frozenset()) is None
+    host = a_host()
+    host.failed(*UNREACHABLE, time.monotonic())
+    assert host.pause() is not None
+    host.try_at_once()
+    assert host.pause(taken=True) is not None
+    assert host.pause() is None
+    host.begins("lease")
+    assert host.pause() is not None
+    assert host.pause(mine="lease") is None
+    host.ended("another lease")
+    assert host.pause() is not None
+    host.ended("lease")
+    assert host.pause() is None
 
 
-def test_what_began_before_frees_no_host() -> None:
+def test_what_began_before_frees_no_host(
+    start_simulator: StartSimulator, make_service: MakeService
+) -> None:
     """A transfer that was under way when its host went does not say that it is back."""
-    storages = Storages()
-    began = time.monotonic()
-    storages.failed(HOST, "Refused.", time.monotonic())
-    storages.reached(HOST, began)
-    assert storages.any_down
-    assert not storages.take_back()
-    storages.reached(HOST, time.monotonic())
-    assert (storages.any_down, storages.trouble) == (False, None)
-    assert storages.take_back()
-    assert not storages.take_back()
+    database = make_service(start_simulator()).database
+    breakers = Breakers(database, ends_call=False, once=False)
+    host, began = breakers.host(HOST), time.monotonic()
+    host.failed(*UNREACHABLE, time.monotonic())
+    host.succeeded(began)
+    assert breakers.any_in_trouble(Kind.HOST)
+    assert not breakers.take_closed(Kind.HOST)
+    host.succeeded(time.monotonic())
+    assert (breakers.any_in_trouble(Kind.HOST), host.trouble) == (False, None)
+    assert breakers.take_closed(Kind.HOST)
+    assert not breakers.take_closed(Kind.HOST)
 
 
 @pytest.mark.parametrize("tries", [1, 2, 3])
@@ -204,9 +215,9 @@ def test_a_host_is_told_of_when_it_stays_down(
 ) -> None:
     """One vain try is silent; from the second on there is one line, and one at the end."""
     logs.configure(0, as_json=True)
-    storages = Storages()
+    host = a_host()
     for _ in range(tries):
-        storages.failed(HOST, "Refused.", time.monotonic())
-    storages.reached(HOST, time.monotonic())
+        host.failed(*UNREACHABLE, time.monotonic())
+    host.succeeded(time.monotonic())
     told = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
     assert told == (["storage.down", "storage.back"] if tries > 1 else [])
