@@ -14,16 +14,21 @@ from downloader.errors import StoreError
 from downloader.logger import get_logger
 from downloader.rules.states import FINISHED, State
 from downloader.session import Mode
-from downloader.store import inspection, pruning
+from downloader.store import pruning, verification
 from downloader.store.database import LARGE_LOG_BYTES
+from downloader.transfer.part import KEPT_SECONDS
 
 if TYPE_CHECKING:
+    from downloader.rules.states import RunKey
     from downloader.session import Session
+    from downloader.store.database import Database
     from downloader.transfer.output import Output
 
 _log = get_logger(__name__)
 
 _SWEEP_SECONDS: Final = 600.0
+_TOGETHER: Final = 500
+_FULL_LOOK_SECONDS: Final = 1.0
 
 _LOOK_SECONDS: Final = 1.0
 _TOO_LARGE_LOG_BYTES: Final = 64 * 1024 * 1024
@@ -37,20 +42,42 @@ _PRUNE_AT_THE_END_SECONDS: Final = 10.0
 
 
 async def sweep(session: Session, output: Output) -> None:
-    """Remove the parts of runs that are finished: of crashes after a commit, and of `cancel`."""
+    """Remove the parts of runs that are over: of crashes after a commit, and of `cancel`.
+
+    Those of failed runs, which `retry` goes on with, are kept for some days, or until the disk is
+    full.
+    """
     while True:
-        keys = await session.in_thread(output.runs_with_parts)
-        states = await session.in_thread(inspection.states_of, session.database, list(keys))
-        removed = 0
-        for state in FINISHED:
-            finished = {key for key, found in states.items() if found == state}
-            if finished:
-                removed += await session.in_thread(
-                    output.discard_parts, finished, proofs=state is not State.FAILED
-                )
+        full = _is_full(session)
+        runs = await session.in_thread(_runs_with_parts, session.database, output)
+        kept_since = utc_now() - timedelta(seconds=0.0 if full else KEPT_SECONDS)
+        failed = {
+            key
+            for key, run in runs.items()
+            if run.state is State.FAILED and run.updated_at < kept_since
+        }
+        over = {key for key, run in runs.items() if run.state in FINISHED - {State.FAILED}}
+        removed = await session.in_thread(output.discard_parts, over)
+        removed += await session.in_thread(output.discard_parts, failed, proofs=False)
         if removed:
             _log.info("parts.removed", parts=removed)
-        await anyio.sleep(_SWEEP_SECONDS)
+        again_at = time.monotonic() + _SWEEP_SECONDS
+        while time.monotonic() < again_at and (full or not _is_full(session)):
+            await anyio.sleep(_FULL_LOOK_SECONDS)
+            full = full and _is_full(session)
+
+
+def _runs_with_parts(database: Database, output: Output) -> dict[RunKey, verification.Tracked]:
+    keys = list(output.runs_with_parts())
+    runs: dict[RunKey, verification.Tracked] = {}
+    for first in range(0, len(keys), _TOGETHER):
+        runs |= verification.tracked(database, keys[first : first + _TOGETHER])
+    return runs
+
+
+def _is_full(session: Session) -> bool:
+    trouble = session.disk.trouble
+    return trouble is not None and trouble.reason == "disk_full"
 
 
 async def keep_log_short(session: Session) -> None:

@@ -32,7 +32,7 @@ from downloader.rules.answers import (
 )
 from downloader.rules.batching import Batch, split
 from downloader.rules.decisions import after_error_alone, after_no_answer, after_verdict
-from downloader.rules.expiry import url_expires_at
+from downloader.rules.expiry import url_expires_at, url_valid_from
 from downloader.rules.redaction import clean_text
 from downloader.rules.states import RunKey, State
 from downloader.rules.steps import PollFailed, PollLater, PollStep, UrlReceived
@@ -288,6 +288,7 @@ class Inquiries:
                 delay_seconds=self.tempo.delay_seconds(run, now, spread),
                 clock_offset=session.clock_offset,
                 expires_at=url_expires_at(verdict.url) if isinstance(verdict, Finished) else None,
+                valid_from=url_valid_from(verdict.url) if isinstance(verdict, Finished) else None,
             )
             steps.append((run.key, step))
         await self._record(steps, resolution)

@@ -31,7 +31,7 @@ from downloader.rules.decisions import (
     could_be_of_all,
     while_paused,
 )
-from downloader.rules.states import FINISHED
+from downloader.rules.states import FINISHED, State
 from downloader.rules.steps import HeldUp, NewUrl, Published, PutBack, TransferFailed, TryAgain
 from downloader.session import Held, Mode
 from downloader.store import inspection, transfers
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from downloader.breakers import Breaker
     from downloader.recorder import Recorder
     from downloader.rules.decisions import Problem
+    from downloader.rules.resume import Journal
     from downloader.rules.states import RunKey
     from downloader.rules.steps import ReadyStep, TransferStep
     from downloader.session import Session
@@ -402,21 +403,19 @@ class Workers:
                 host.served(run.key, job.began_at)
             held.resumed_bytes, held.total_bytes = there - held.received_bytes, total_bytes
 
-        def note_object(*, etag: str | None, total_bytes: int | None) -> bool:
-            return transfers.note_object(
-                self._session.database, job.claim, etag=etag, total_bytes=total_bytes, now=utc_now()
-            )
+        def note_object(journal: Journal) -> bool:
+            return transfers.note_object(self._session.database, job.claim, journal, utc_now())
 
         order = Order(
             run.key,
             run.url,
-            run.etag,
-            run.total_bytes,
+            run.journal,
             note_object,
             progress,
             self._session.settings.max_file_bytes,
             run.untried,
             expected,
+            run.error_code,
         )
         return transfer(order, self._output, self._engine, job.guard)
 
@@ -462,15 +461,14 @@ class Workers:
         if job.host is not None:
             job.host.ended(outcome.lease)
         self._session.release(key, outcome.lease)
-        failed = isinstance(step, TransferFailed)
-        if failed or not (outcome.held or await self._is_wanted(key)):
-            await self._session.in_thread(self._output.discard_parts, {key}, proofs=not failed)
+        if not (outcome.held or await self._is_wanted(key)):
+            await self._session.in_thread(self._output.discard_parts, {key})
         await self._account(job, step, recorded=outcome.held)
 
     async def _is_wanted(self, key: RunKey) -> bool:
-        """Return whether a run whose lease was lost is still to be saved, by whoever has it now."""
+        """Return whether a run whose lease was lost may yet be saved; a failed one, by `retry`."""
         found = await self._session.in_thread(inspection.states_of, self._session.database, [key])
-        return key in found and found[key] not in FINISHED
+        return key in found and found[key] not in FINISHED - {State.FAILED}
 
     async def _account(self, job: _Job, step: TransferStep, *, recorded: bool) -> None:
         """Count and tell an outcome."""
@@ -533,7 +531,14 @@ class Workers:
 
 
 def _spent(run: ReadyRun) -> Spent:
-    return Spent(run.attempts, run.refreshes, run.error_code)
+    return Spent(
+        run.attempts,
+        run.refreshes,
+        run.error_code,
+        run.failing_since,
+        run.ready_at,
+        run.journal.validator is not None,
+    )
 
 
 def _blame(host: Breaker, job: _Job, problem: Problem) -> Blame:

@@ -25,6 +25,7 @@ from downloader.rules.answers import (
     without,
 )
 from downloader.rules.batching import MIN_BATCH, Batch
+from downloader.rules.codings import unpacked
 from downloader.rules.expiry import clock_offset
 
 if TYPE_CHECKING:
@@ -137,13 +138,13 @@ class ApiClient:
 
 
 def _read(response: httpx.Response) -> bytes:
-    """Read a body of bounded size; what does not fit is cut off."""
+    """Read a body of bounded size, unpacked where it is packed; what does not fit is cut off."""
     body = bytearray()
     for chunk in response.iter_raw():
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
             break
-    return bytes(body)
+    return unpacked(bytes(body), response.headers.get("content-encoding"), MAX_ANSWER_BYTES)
 
 
 def _forget_location(response: httpx.Response) -> None:

@@ -19,6 +19,7 @@ from downloader.rules.audio_headers import (
     mpeg_frame_bytes,
     read_header,
 )
+from downloader.rules.http_values import MAX_FILE_BYTES
 
 __all__ = [
     "HEAD_BYTES",
@@ -26,6 +27,7 @@ __all__ = [
     "Claim",
     "ContentProblem",
     "check",
+    "check_start",
     "identify",
     "is_error_page",
     "read_header",
@@ -39,6 +41,8 @@ _JUNK_BYTES: Final = 4096
 """How far into a file the first MPEG frame is looked for, where the server calls it MP3."""
 _FRAMES_IN_A_ROW: Final = 3
 """As many frames, each where the one before ends, are no accident."""
+
+ERROR_PAGE: Final = "The storage sent an error page instead of audio."
 
 _ERROR_STARTS: Final = ("<?xml", "<error", "<html", "<!doctype", "{")
 _MP3_TYPES: Final = frozenset({"audio/mpeg", "audio/mp3", "audio/mpeg3", "audio/x-mpeg-3"})
@@ -100,13 +104,30 @@ def check(
     if size == 0:
         return ContentProblem("empty", "The storage sent an empty file.")
     if is_error_page(head):
-        return ContentProblem("error_page", "The storage sent an error page instead of audio.")
+        return ContentProblem("error_page", ERROR_PAGE)
     audio_format = identify(head, content_type, url_path)
     if audio_format is None:
         if _is_beginning(head, size):
             return ContentProblem("truncated", f"The file breaks off after {size} bytes.")
         return ContentProblem("not_audio", "The file is not WAV, FLAC, MP3 or Ogg audio.")
     return _check_size(audio_format, read_header(head, audio_format), size, delimited=delimited)
+
+
+def check_start(
+    head: bytes,
+    total_bytes: int | None,
+    content_type: str | None,
+    url_path: str,
+    *,
+    delimited: bool,
+) -> ContentProblem | None:
+    """Judge a file by its start, as soon as `HEAD_BYTES` of it are there: what more would not mend.
+
+    `total_bytes` is how long it will be, None where that is not known.
+    """
+    size = MAX_FILE_BYTES if total_bytes is None else total_bytes
+    found = check(head, size, content_type, url_path, delimited=delimited)
+    return found if isinstance(found, ContentProblem) else None
 
 
 def _check_size(

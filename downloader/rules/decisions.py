@@ -15,7 +15,7 @@ from downloader.rules.backoff import (
     no_answer_delay_seconds,
     refresh_delay_seconds,
 )
-from downloader.rules.expiry import EXPIRY_MARGIN_SECONDS, is_usable
+from downloader.rules.expiry import AHEAD_SECONDS, EXPIRY_MARGIN_SECONDS, is_usable
 from downloader.rules.states import MAX_INTEGER
 from downloader.rules.steps import (
     HeldUp,
@@ -33,6 +33,21 @@ REFUSED: Final = "url_refused"
 """The error code that remembers: this run's last URL was refused, and not as expired."""
 
 EXPIRED: Final = "url_expired"
+
+NOT_YET_VALID: Final = "url_not_yet_valid"
+
+MISSING: Final = "missing"
+
+_MAY_COME: Final = frozenset({MISSING, REFUSED})
+"""What a file that is not there yet is answered with: 404, or 403 where its absence is a secret."""
+
+_BROKE_OFF: Final = frozenset(
+    {"network", "stalled", "too_slow", "truncated", "storage_busy", "storage_error"}
+)
+"""What a transfer that has brought bytes may have ended with."""
+
+_FIRST_LOOK_SECONDS: Final = 10.0
+_LAST_LOOK_SECONDS: Final = 300.0
 
 UNREACHABLE: Final = "storage_unreachable"
 """The error code of a run whose storage host cannot be reached: nobody's fault but the host's."""
@@ -58,7 +73,7 @@ class Limits:
     min_poll_seconds: float = 2.0
     max_poll_seconds: float = 300.0
     patience_seconds: float = 1800.0
-    """How long a run that is the only one at its storage must fail to be to blame for it."""
+    """How long a run must fail before it is to blame for what time, or its storage, may heal."""
 
 
 class ProblemKind(StrEnum):
@@ -68,28 +83,46 @@ class ProblemKind(StrEnum):
     REFUSED = "refused"  # a new URL once for free, then an attempt each time
     WRONG_OBJECT = "wrong_object"  # an attempt, and a new URL
     TRANSIENT = "transient"  # an attempt, with the same URL
+    NOT_YET = "not_yet"  # nothing: the URL is valid only later
     UNREACHABLE = "unreachable"  # nothing: no connection to the host came about
     HOPELESS = "hopeless"  # a person: trying again would only fetch it again
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a transfer did not end in a file, in words for a person."""
+    """Why a transfer did not end in a file, in words for a person.
+
+    `progressed` says that it has left more of the file than there was, to be gone on with,
+    `lasting` that the very same object was found so at the last try.
+    """
 
     kind: ProblemKind
     error_code: str
     error_message: str
     retry_after_seconds: float | None = None
+    progressed: bool = False
+    lasting: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a run has spent so far, and the code of its last error."""
+    """What a run has spent so far, and the code of its last error.
+
+    `failing_since` is when the first of its tries was that have brought nothing, `ready_at` when
+    its URL came; `has_part` says whether there may be a part to go on with.
+    """
 
     attempts: int
     refreshes: int
     error_code: str | None
     failing_since: datetime | None = None
+    ready_at: datetime | None = None
+    has_part: bool = False
+
+    @property
+    def gets_on(self) -> bool:
+        """Whether the last try has brought bytes."""
+        return self.has_part and self.failing_since is None and self.error_code in _BROKE_OFF
 
 
 def after_verdict(
@@ -102,12 +135,13 @@ def after_verdict(
     delay_seconds: float,
     clock_offset: timedelta,
     expires_at: datetime | None,
+    valid_from: datetime | None = None,
 ) -> PollStep:
     """Return what an answer about one run leads to.
 
     `polls` counts the answers before this one; after `delay_seconds` a run that is not finished
-    is asked for again. `expires_at` is the expiry as the URL tells it, in the server's time;
-    `clock_offset` is the server's clock less ours.
+    is asked for again. `expires_at` and `valid_from` are when the URL's life ends and begins as it
+    tells, in the server's time; `clock_offset` is the server's clock less ours.
     """
     match verdict:
         case Finished():
@@ -115,6 +149,7 @@ def after_verdict(
                 verdict.url,
                 None if expires_at is None else _less(expires_at, clock_offset),
                 verdict.remote_status,
+                _later(valid_from, expires_at, clock_offset, limits=limits, now=now),
             )
         case Failed():
             return PollFailed(verdict.error_code, verdict.message, verdict.remote_status)
@@ -228,8 +263,9 @@ def before_transfer(
         expires_at, now, expiry_margin_seconds(expires_at, received_at)
     ):
         return None
-    if excused or spent.error_code == UNREACHABLE:
-        said = "The URL expired while its storage could not be used."
+    if excused or spent.error_code == UNREACHABLE or spent.gets_on:
+        meanwhile = "its file came" if spent.gets_on else "its storage could not be used"
+        said = f"The URL expired while {meanwhile}."
         return NewUrl(now, EXPIRED, said, spent.attempts, spent.refreshes)
     return _refresh(
         spent, EXPIRED, "The URL expired before it was used.", limits=limits, now=now, jitter=jitter
@@ -283,7 +319,9 @@ _OF_THE_URL: Final = 2
 def could_be_of_all(problem: Problem, spent: Spent) -> bool:
     """Return whether a problem could be its storage's as well as its run's."""
     match problem.kind:
-        case ProblemKind.HOPELESS:
+        case ProblemKind.HOPELESS | ProblemKind.NOT_YET:
+            return False
+        case _ if problem.progressed or problem.lasting:
             return False
         case ProblemKind.EXPIRED:
             return spent.error_code == EXPIRED and spent.refreshes >= _OF_THE_URL
@@ -303,15 +341,19 @@ def after_problem(
     """Return what becomes of a run whose transfer met a problem.
 
     One that is `alone` at its storage, so that nothing tells whose fault it is, is not given up
-    before it has failed for as long as `patience_seconds`.
+    before it has failed for as long as `patience_seconds`; nor is one whose file may yet come.
     """
     code, message = problem.error_code, problem.error_message
     attempts = min(spent.attempts + 1, MAX_INTEGER)
     match problem.kind:
+        case ProblemKind.EXPIRED | ProblemKind.REFUSED if spent.gets_on:
+            return NewUrl(now, EXPIRED, message, spent.attempts, spent.refreshes)
         case ProblemKind.EXPIRED:
             return _refresh(spent, code, message, limits=limits, now=now, jitter=jitter)
         case ProblemKind.REFUSED if spent.error_code != REFUSED:
             return _refresh(spent, REFUSED, message, limits=limits, now=now, jitter=jitter)
+        case ProblemKind.NOT_YET:
+            return _wait_for_url(problem, spent, limits=limits, now=now, jitter=jitter)
         case ProblemKind.UNREACHABLE:
             delay = host_delay_seconds(0, jitter)
             return HeldUp(now + timedelta(seconds=delay), code, message)
@@ -321,18 +363,61 @@ def after_problem(
             pass
         case _:
             assert_never(problem.kind)
-    failing = timedelta() if spent.failing_since is None else now - spent.failing_since
-    if attempts >= limits.attempts and not (
-        alone and failing.total_seconds() < limits.patience_seconds
+    if problem.progressed:
+        attempts = spent.attempts
+    elif problem.lasting or (
+        attempts >= limits.attempts
+        and not ((alone or code in _MAY_COME) and _is_new(spent, limits, now))
     ):
-        return TransferFailed(
-            code, f"{message} (attempt {attempts} of {limits.attempts})", attempts, spent.refreshes
-        )
-    delay = max(attempt_delay_seconds(attempts, jitter), problem.retry_after_seconds or 0.0)
+        tries = f"attempt {attempts} of {max(attempts, limits.attempts)}"
+        return TransferFailed(code, f"{message} ({tries})", attempts, spent.refreshes)
+    # Tries that bring something are made one after the other, however many others there were.
+    failures = 1 if problem.progressed else attempts
+    delay = max(attempt_delay_seconds(failures, jitter), problem.retry_after_seconds or 0.0)
     due = now + timedelta(seconds=delay)
     if problem.kind is ProblemKind.TRANSIENT:
-        return TryAgain(due, code, message)
+        return TryAgain(due, code, message, attempts)
     return NewUrl(due, code, message, attempts, spent.refreshes)
+
+
+def _is_new(spent: Spent, limits: Limits, now: datetime) -> bool:
+    """Tell whether a run has not failed for long; a clock that was set back makes none new."""
+    failing = (now - (spent.failing_since or now)).total_seconds()
+    return 0 <= failing < limits.patience_seconds
+
+
+def _wait_for_url(
+    problem: Problem, spent: Spent, *, limits: Limits, now: datetime, jitter: float
+) -> TransferStep:
+    """Return the step for a URL that is not valid yet: another would only be younger.
+
+    One that would be waited for longer than for anything else counts as refused.
+    """
+    age = max(0.0, (now - (spent.ready_at or now)).total_seconds())
+    wait = problem.retry_after_seconds or min(max(age, _FIRST_LOOK_SECONDS), _LAST_LOOK_SECONDS)
+    if age + wait <= limits.give_up_after_seconds:
+        due = now + timedelta(seconds=wait)
+        return HeldUp(due, problem.error_code, problem.error_message)
+    refused = Problem(ProblemKind.REFUSED, REFUSED, problem.error_message)
+    return after_problem(refused, spent, limits=limits, now=now, jitter=jitter)
+
+
+def _later(
+    valid_from: datetime | None,
+    expires_at: datetime | None,
+    clock_offset: timedelta,
+    *,
+    limits: Limits,
+    now: datetime,
+) -> datetime | None:
+    """Return when a URL is valid by our clock, where that is worth waiting for; else None."""
+    if valid_from is None or (expires_at is not None and expires_at <= valid_from):
+        return None
+    starts = _less(valid_from, clock_offset)
+    if starts is None:
+        return None
+    wait = (starts - now).total_seconds()
+    return starts if AHEAD_SECONDS < wait <= limits.give_up_after_seconds else None
 
 
 def _refresh(

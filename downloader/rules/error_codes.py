@@ -6,10 +6,11 @@ from typing import Final
 
 TRANSFER_ERRORS: Final = frozenset(
     {
-        *("url_expired", "url_refused"),
+        *("url_expired", "url_refused", "url_not_yet_valid"),
         *("storage_unreachable", "network", "stalled", "too_slow", "truncated"),
         *("storage_busy", "storage_error", "storage_refused", "missing"),
         *("empty", "error_page", "not_audio", "too_long", "unverifiable_length"),
+        "digest_mismatch",
         *("encoded_content", "bad_length", "unexpected_partial", "unusable_range"),
         *("unexpected_redirect", "unexpected_status", "too_many_redirects"),
         *("unusable_redirect", "unusable_url"),
@@ -51,6 +52,10 @@ REMEDIES: Final = {
     "if that is no help, check this machine's clock with `downloader doctor`",
     "url_refused": "the storage takes no URL of it: check this machine's clock with "
     "`downloader doctor`, then retry it; else ask the provider",
+    "url_not_yet_valid": "its URL is valid only later: retry it then; if that takes hours, check "
+    "the clocks with `downloader doctor`",
+    "digest_mismatch": "what came is not what the storage says that it has: retry it; if that is "
+    "no help, something on the way changes it, or it is stored damaged: ask the provider",
     "storage_refused": "the storage refuses it: retry it once, then ask the provider",
     "unusable_url": "the service gave a URL that cannot be used: ask the provider",
     "name_taken": "move the file that has its name away, then retry it",

@@ -1,7 +1,8 @@
-"""When a presigned URL dies, and how to tell that it was refused because it has.
+"""When a presigned URL lives, and how to tell that it was refused for being too old, or too young.
 
 Which store stands behind the service's URLs is undocumented, so that every common way of
-writing the expiry is read: S3 v4 and its kin, Google Cloud Storage, S3 v2, Azure, CloudFront.
+writing the expiry is read: S3 v4 and its kin, Google Cloud Storage, S3 v2, Azure, CloudFront,
+Tencent COS.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 EXPIRY_MARGIN_SECONDS: Final = 10.0
 """A URL with less than this to live is not used: a store judges when the request arrives."""
 
+AHEAD_SECONDS: Final = 2.0
+"""So closely clocks cannot be compared: a Date has whole seconds, and takes a while to come."""
+
 BODY_HEAD_BYTES: Final = 16 * 1024
 """How much of a refusal's body is read: the code stands at its start."""
 
@@ -32,6 +36,7 @@ _PLAUSIBLE_YEARS: Final = range(2000, 2200)
 """A clock outside is broken, or lies: what is reckoned from it would be no date."""
 
 _DATED_PREFIXES: Final = ("x-amz", "x-goog", "x-oss")
+_DATES: Final = frozenset(f"{prefix}-date" for prefix in _DATED_PREFIXES)
 _COMPACT_DATE: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z")
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 _ISO_TIME: Final = re.compile(
@@ -48,6 +53,13 @@ _NAMES: Final = re.compile(
     r"<(key|resource|bucketname|bucket|requestid|hostid|canonicalrequest|stringtosign)>[^<]*"
 )
 _SERVER_TIME: Final = re.compile(rb"<ServerTime>([^<]{1,40})</ServerTime>", re.IGNORECASE)
+_REQUEST_TIME: Final = re.compile(rb"<RequestTime>([^<]{1,40})</RequestTime>", re.IGNORECASE)
+# S3, MinIO (RequestNotReadyYet), Amazon's signatures, and words of others.
+_NOT_YET: Final = re.compile(
+    r"not yet (valid|current)|not valid yet|not ?yet ?valid|notreadyyet|not valid before"
+)
+_SKEWED: Final = "requesttimetooskewed"
+_COS_SPAN: Final = re.compile(r"([0-9]{9,11});([0-9]{9,11})")
 
 
 def url_expires_at(url: str) -> datetime | None:
@@ -58,6 +70,39 @@ def url_expires_at(url: str) -> datetime | None:
     parameters = list(_parameters(url))
     expiries = [*_dated(parameters), *_absolute(parameters)]
     return min((expiry for expiry in expiries if expiry >= _EARLIEST), default=None)
+
+
+def url_valid_from(url: str) -> datetime | None:
+    """Return from when on the URL is valid by the store's clock (UTC); None if it does not say.
+
+    Where it says so in several ways, the latest holds. Never raises.
+    """
+    parameters = list(_parameters(url))
+    starts = [*_signed(parameters), *_starts(parameters)]
+    return max((start for start in starts if start >= _EARLIEST), default=None)
+
+
+def seconds_until_valid(
+    url: str, status: int, server_date_header: str | None, body: bytes, now: datetime
+) -> float | None:
+    """Return how long a URL that was just refused is yet to wait until it is valid, in seconds.
+
+    None: it was not refused for that. 0: it was, and nothing tells how long. The URL's own
+    beginning is compared with the time of who refused it, since a clock is ahead somewhere.
+    """
+    if status not in _REFUSALS:
+        return None
+    text = _said(body)
+    starts = url_valid_from(url)
+    if starts is None and _SKEWED in text and (found := _REQUEST_TIME.search(body)):
+        said = found[1].decode("latin-1")
+        starts = _compact_date(said) or parse_http_date(said) or _iso_time(said)
+    if starts is not None:
+        offset = clock_offset(server_date_header, body, now) or timedelta(0)
+        left = (starts - (now + offset)).total_seconds()
+        if left > AHEAD_SECONDS:
+            return left
+    return 0.0 if _NOT_YET.search(text) else None
 
 
 def is_usable(
@@ -73,13 +118,18 @@ def says_expired(status: int, body_head: bytes) -> bool:
     """Tell whether a refusal of the storage means that the URL has expired.
 
     The status is 400, 401 or 403; the body, of which 16 KiB are looked at, has one of the
-    codes `ExpiredToken`, `ExpiredRequest`, `RequestExpired`, `expired_auth_token`, or a text
-    with "expired" or Azure's "specified time frame".
+    codes `ExpiredToken`, `ExpiredRequest`, `RequestExpired`, `expired_auth_token`,
+    `RequestTimeTooSkewed`, or a text with "expired" or Azure's "specified time frame". Ask
+    `seconds_until_valid` first: some of them are said of what is not valid yet as well.
     """
     if status not in _REFUSALS:
         return False
-    text = _NAMES.sub("", body_head[:BODY_HEAD_BYTES].decode("utf-8", "replace").lower())
-    return "expired" in text or "specified time frame" in text
+    text = _said(body_head)
+    return "expired" in text or "specified time frame" in text or _SKEWED in text
+
+
+def _said(body_head: bytes) -> str:
+    return _NAMES.sub("", body_head[:BODY_HEAD_BYTES].decode("utf-8", "replace").lower())
 
 
 def clock_offset(
@@ -127,9 +177,33 @@ def _absolute(parameters: list[tuple[str, str]]) -> Iterator[datetime]:
         elif name == "se":
             expiry = _iso_time(value)
         elif name == "policy":
-            yield from _policy_expiries(value)
+            yield from _policy_dates(value, "DateLessThan")
+        elif name == "q-sign-time" and (span := _COS_SPAN.fullmatch(value)):
+            expiry = _after(_EPOCH, span[2])
         if expiry is not None:
             yield expiry
+
+
+def _signed(parameters: list[tuple[str, str]]) -> Iterator[datetime]:
+    """Yield when it was signed, as S3 v4, Google Cloud Storage v4 and OSS v4 have it."""
+    for name, value in parameters:
+        if name in _DATES and (date := _compact_date(value)) is not None:
+            yield date
+
+
+def _starts(parameters: list[tuple[str, str]]) -> Iterator[datetime]:
+    """Yield points in time: Azure's `st`, policies, Tencent's span."""
+    names = {name for name, _ in parameters}
+    for name, value in parameters:
+        start: datetime | None = None
+        if name == "st" and names & {"se", "sig"}:
+            start = _iso_time(value)
+        elif name == "policy":
+            yield from _policy_dates(value, "DateGreaterThan")
+        elif name == "q-sign-time" and (span := _COS_SPAN.fullmatch(value)):
+            start = _after(_EPOCH, span[1])
+        if start is not None:
+            yield start
 
 
 def _compact_date(text: str) -> datetime | None:
@@ -160,8 +234,8 @@ def _iso_time(text: str) -> datetime | None:
         return None
 
 
-def _policy_expiries(encoded: str) -> Iterator[datetime]:
-    """Yield `DateLessThan` of every statement of a CloudFront custom policy."""
+def _policy_dates(encoded: str, condition: str) -> Iterator[datetime]:
+    """Yield what a condition on the date is in every statement of a CloudFront custom policy."""
     if len(encoded) > _MAX_POLICY_CHARACTERS:
         return
     try:
@@ -170,7 +244,7 @@ def _policy_expiries(encoded: str) -> Iterator[datetime]:
         return
     statements = _member(policy, "Statement")
     for statement in statements if isinstance(statements, list) else [statements]:
-        epoch = _member(_member(_member(statement, "Condition"), "DateLessThan"), "AWS:EpochTime")
+        epoch = _member(_member(_member(statement, "Condition"), condition), "AWS:EpochTime")
         if isinstance(epoch, int | float | str) and not isinstance(epoch, bool):
             expiry = _after(_EPOCH, str(epoch))
             if expiry is not None:

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UrlReceived:
-    """pending → ready: the API gave a URL."""
+    """pending → ready: the API gave a URL; `next_attempt_at` where it is valid only from then."""
 
     url: str = field(repr=False)
     url_expires_at: datetime | None
     remote_status: str | None
+    next_attempt_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +56,29 @@ class Published:
     audio_format: str
     etag: str | None
     adopted: bool = False
+    last_modified: str | None = None
+    digest: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TryAgain:
-    """downloading → ready: an attempt is spent, others are left."""
+    """downloading → ready: once more with the same URL.
+
+    An attempt is spent, and others are left; or the try has brought bytes, and spent none.
+    """
 
     next_attempt_at: datetime
     error_code: str
     error_message: str
+    attempts: int
 
 
 @dataclass(frozen=True, slots=True)
 class HeldUp:
-    """downloading or ready → ready: its storage cannot be reached; nothing is spent."""
+    """downloading or ready → ready: its storage is out of reach, or the URL not valid yet.
+
+    Nothing is spent.
+    """
 
     next_attempt_at: datetime
     error_code: str

@@ -38,7 +38,10 @@ _CLEARED: dict[str, object] = {
 
 
 def fresh_start(now: datetime) -> dict[str, object]:
-    """Return the columns of a run put back to pending, as if it had been submitted now."""
+    """Return the columns of a run put back to pending, as if it had been submitted now.
+
+    What is known of the object that a part is of stays: the part is gone on with.
+    """
     return _CLEARED | {
         "state": State.PENDING.value,
         "remote_status": None,
@@ -47,14 +50,13 @@ def fresh_start(now: datetime) -> dict[str, object]:
         "refreshes": 0,
         "next_attempt_at": now,
         "location": None,
-        "bytes": None,
         "sha256": None,
         "audio_format": None,
-        "etag": None,
         "error_code": None,
         "error_message": None,
         "submitted_at": now,
         "ready_at": None,
+        "failing_since": None,
         "done_at": None,
         "updated_at": now,
     }

@@ -243,7 +243,10 @@ _STATEMENTS: Final[Mapping[type[PollStep] | str, ForRows]] = {
         {
             "state": State.READY.value,
             "polls": one_more(runs.c.polls),
-            "next_attempt_at": sa.bindparam("now"),
+            "next_attempt_at": sa.func.coalesce(
+                sa.bindparam("new_next_attempt_at", type_=runs.c.next_attempt_at.type),
+                sa.bindparam("now", type_=runs.c.next_attempt_at.type),
+            ),
             "ready_at": sa.bindparam("now"),
             # The API has answered; what the storage has against the run is still to be seen.
             "error_code": sa.case((_ERROR_OF_THE_API, None), else_=runs.c.error_code),

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from downloader.failpoints import At, reach
 from downloader.rules.decisions import UNREACHABLE
+from downloader.rules.resume import Journal
 from downloader.rules.states import RunKey, State
 from downloader.rules.steps import (
     HeldUp,
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
 class ReadyRun:
     """A run with a URL, and what the decisions about its transfer need.
 
-    `etag` and `total_bytes` describe the object that a part on the disk belongs to. `untried`
-    says that nobody is known to have begun a transfer of it.
+    `journal` describes the object that a part on the disk belongs to. `untried` says that nobody
+    is known to have begun a transfer of it, `failing_since` since when tries bring nothing.
     """
 
     key: RunKey
@@ -59,6 +60,14 @@ class ReadyRun:
     error_code: str | None
     submitted_at: datetime
     untried: bool = False
+    last_modified: str | None = None
+    digest: str | None = None
+    failing_since: datetime | None = None
+
+    @property
+    def journal(self) -> Journal:
+        """What is recorded of that object."""
+        return Journal(self.etag, self.total_bytes, self.last_modified, self.digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +105,10 @@ NONE_READY: Final = Ready((), 0, 0)
 _READY = in_state(State.READY)
 _HELD = held(State.DOWNLOADING)
 _FAILED: Final = {"state": State.FAILED.value, "next_attempt_at": None, **NO_URL}
+_FAILING: Final[sa.ColumnElement[Any]] = sa.func.coalesce(
+    runs.c.failing_since, sa.bindparam("now", type_=runs.c.failing_since.type)
+)
+_SPENDS_NONE: Final = sa.bindparam("new_attempts") == runs.c.attempts
 _RECORD: Final[dict[type[TransferStep], ForRows]] = {
     Published: statement(
         Published,
@@ -105,15 +118,31 @@ _RECORD: Final[dict[type[TransferStep], ForRows]] = {
             "attempts": one_more(runs.c.attempts),
             "error_code": None,
             "error_message": None,
+            "failing_since": None,
             "done_at": sa.bindparam("now"),
             **NO_URL,
         },
     ),
     TryAgain: statement(
-        TryAgain, _HELD, {"state": State.READY.value, "attempts": one_more(runs.c.attempts)}
+        TryAgain,
+        _HELD,
+        {
+            "state": State.READY.value,
+            # A try that spends nothing has brought bytes.
+            "failing_since": sa.case((_SPENDS_NONE, None), else_=_FAILING),
+        },
     ),
     HeldUp: statement(HeldUp, _HELD, {"state": State.READY.value}),
-    NewUrl: statement(NewUrl, _HELD, {"state": State.PENDING.value, **NO_URL}),
+    NewUrl: statement(
+        NewUrl,
+        _HELD,
+        {
+            "state": State.PENDING.value,
+            # An expired URL says nothing of the run.
+            "failing_since": sa.case((_SPENDS_NONE, runs.c.failing_since), else_=_FAILING),
+            **NO_URL,
+        },
+    ),
     PutBack: statement(PutBack, _HELD, {"state": State.READY.value}),
     TransferFailed: statement(TransferFailed, _HELD, _FAILED),
 }
@@ -129,6 +158,8 @@ _NOTE = (
     .values(
         etag=sa.bindparam("new_etag"),
         bytes=sa.bindparam("new_bytes"),
+        last_modified=sa.bindparam("new_last_modified"),
+        digest=sa.bindparam("new_digest"),
         updated_at=sa.bindparam("now"),
     )
 )
@@ -151,7 +182,11 @@ _DUE = (
             runs.c.attempts == 0,
             runs.c.refreshes == 0,
             runs.c.etag.is_(None),
+            runs.c.last_modified.is_(None),
         ).label("untried"),
+        runs.c.last_modified,
+        runs.c.digest,
+        runs.c.failing_since,
     )
     .where(_READY)
     # The earliest to expire first; of unknown expiry last, the oldest first.
@@ -363,9 +398,7 @@ def _ready_run(row: Sequence[Any]) -> ReadyRun:
 def note_object(
     database: Database,
     claim: ClaimedRun,
-    *,
-    etag: str | None,
-    total_bytes: int | None,
+    journal: Journal,
     now: datetime,
 ) -> bool:
     """Record which object a part on the disk belongs to, so that it can be resumed.
@@ -380,8 +413,10 @@ def note_object(
                 "key_type": key.run_type,
                 "key_id": key.run_id,
                 "lease": claim.lease,
-                "new_etag": etag,
-                "new_bytes": total_bytes,
+                "new_etag": journal.etag,
+                "new_bytes": journal.total_bytes,
+                "new_last_modified": journal.last_modified,
+                "new_digest": journal.digests,
                 "now": now,
             },
         )

@@ -140,7 +140,9 @@ def put_back(
     run as it is. What it has done stays where the commit fails: then the run is done without
     its file, and is found missing the next time.
     """
-    statement = sa.update(runs).where(*_SAME).values(fresh_start(now))
+    # A saved file has no part to go on with.
+    no_part = dict.fromkeys(("etag", "bytes", "last_modified", "digest"))
+    statement = sa.update(runs).where(*_SAME).values(fresh_start(now) | no_part)
     history: list[tuple[RunKey, State, State, str, str | None]] = []
     with database.write(durable=True) as connection:
         for run, reason in lost:
@@ -181,6 +183,9 @@ def adopt(database: Database, key: RunKey, file: Published, now: datetime) -> bo
                 audio_format=file.audio_format,
                 etag=file.etag,
                 attempts=one_more(runs.c.attempts),
+                last_modified=file.last_modified,
+                digest=file.digest,
+                failing_since=None,
                 error_code=None,
                 error_message=None,
                 done_at=now,

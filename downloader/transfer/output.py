@@ -63,9 +63,9 @@ class Output(Layout):
             self._left_behind = self.runs_with_parts()
 
     def open_part(
-        self, key: RunKey, etag: str | None, total_bytes: int | None, *, untried: bool = False
+        self, key: RunKey, validator: str | None, total_bytes: int | None, *, untried: bool = False
     ) -> Part:
-        """Take over the part of the object that `etag` and `total_bytes` name, or begin one.
+        """Take over the part of the object that validator and length name, or begin one.
 
         For a run that is `untried` none is looked for, which takes a walk through the folder,
         unless it had one when `prepare` was called: a power cut takes the last commits, and so
@@ -80,7 +80,7 @@ class Output(Layout):
             if self._known is None or self._partial_now() != self._known:
                 self._look_anew()
             self.room.check()
-            wanted = None if etag is None else object_name(etag, total_bytes)
+            wanted = None if validator is None else object_name(validator, total_bytes)
             new = untried and self._left_behind is not None and key not in self._left_behind
             return Part(self, key, wanted, new=new)
 

@@ -3,7 +3,7 @@
 A part belongs to the process that holds its `flock`. Its name carries a token of the claim
 and a digest of the object it was begun from::
 
-    <run type>-<run id>.<token>.<digest of ETag and length>.part
+    <run type>-<run id>.<token>.<digest of validator and length>.part
 
 Nobody ever writes to a file that another process may still write to: one whose lock is
 held, say by a frozen process, is left alone, and its holder can only ever publish that very
@@ -45,10 +45,14 @@ from downloader.transfer.files import (
 from downloader.transfer.layout import PARTIAL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from downloader.rules.digests import Hasher
     from downloader.transfer.layout import Layout
+
+KEPT_SECONDS: Final = 7 * 24 * 3600.0
+"""How long the part of a failed run is kept: `retry` goes on with it."""
 
 HEAD_BYTES: Final = 64 * 1024
 """How much of a file's start is kept in memory, for the judgement of its audio header."""
@@ -170,9 +174,14 @@ class Part:
         self._name = None
         self._rename(_NO_OBJECT)
 
-    def belongs_to(self, etag: str, total_bytes: int | None) -> None:
+    @property
+    def is_kept(self) -> bool:
+        """Whether there are bytes, and the name says which object they are of."""
+        return self._name is not None and self.size > 0 and self._descriptor >= 0
+
+    def belongs_to(self, validator: str, total_bytes: int | None) -> None:
         """Name the object that the bytes are of, so that they can be resumed."""
-        self._name = object_name(etag, total_bytes)
+        self._name = object_name(validator, total_bytes)
         self._rename(self._name.this_boot)
 
     def _rename(self, digest: str) -> None:
@@ -195,6 +204,42 @@ class Part:
     def hashed(self) -> Hashed:
         """Return the size and SHA-256 of what was written."""
         return Hashed(self.size, self._hash.hexdigest())
+
+    def hash_also(self, hashers: Sequence[Hasher], go_on: Callable[[], None]) -> None:
+        """Have others hash all bytes too, those of an earlier transfer among them.
+
+        `go_on` is called now and then, and may raise.
+        """
+        offset = 0
+        while chunk := os.pread(self._descriptor, READ_BYTES, offset):
+            go_on()
+            offset += len(chunk)
+            for one in hashers:
+                one.update(chunk)
+
+    @contextlib.contextmanager
+    def replaced(self) -> Iterator[Iterator[bytes]]:
+        """Be another file, empty, that is made of the bytes of this one, which are yielded.
+
+        Whatever is raised meanwhile leaves the part as it was.
+        """
+        before = {name: getattr(self, name) for name in _OF_THE_FILE}
+        old_name, old = self.name, self._descriptor
+        self._token, self._object, self._name = _new_token(), _NO_OBJECT, None
+        self._hash, self.size, self.head = hashlib.sha256(), 0, b""
+        self._descriptor = create_locked(self.name, self._partial)
+        offsets = range(0, before["size"], READ_BYTES)
+        try:
+            yield (os.pread(old, READ_BYTES, offset) for offset in offsets)
+        except BaseException:
+            self._remove()
+            os.close(self._descriptor)
+            for name, value in before.items():
+                setattr(self, name, value)
+            raise
+        with contextlib.suppress(OSError):
+            os.unlink(old_name, dir_fd=self._partial)
+        os.close(old)
 
     def sync(self) -> None:
         """Force the bytes to the disk."""
@@ -313,9 +358,9 @@ class ObjectName(NamedTuple):
     any_boot: str  # synced
 
 
-def object_name(etag: str, total_bytes: int | None) -> ObjectName:
-    """Return what names an object."""
-    facts = f"{etag}\n{total_bytes}"
+def object_name(validator: str, total_bytes: int | None) -> ObjectName:
+    """Return what names an object: its ETag, or else its Last-Modified, and its length."""
+    facts = f"{validator}\n{total_bytes}"
     this_boot, any_boot = (
         hashlib.sha256(text.encode()).hexdigest()[:16] for text in (f"{facts}\n{boot_id()}", facts)
     )
@@ -338,6 +383,8 @@ def published_as(
                     return final, audio_format, found
     return None
 
+
+_OF_THE_FILE: Final = ("_token", "_object", "_name", "_hash", "_descriptor", "size", "head")
 
 _TOKEN_OF_PROCESS: Final = secrets.token_hex(4)
 _NUMBERS: Final = itertools.count(secrets.randbits(16))

@@ -8,16 +8,16 @@ from __future__ import annotations
 import errno
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 from downloader.clock import utc_now
 from downloader.errors import StoreError
 from downloader.failpoints import At, reach
-from downloader.rules import audio, resume
-from downloader.rules.decisions import EXPIRED, Problem, ProblemKind
-from downloader.rules.expiry import says_expired
+from downloader.rules import audio, codings, digests, resume
+from downloader.rules.decisions import EXPIRED, NOT_YET_VALID, Problem, ProblemKind
+from downloader.rules.expiry import says_expired, seconds_until_valid
 from downloader.rules.states import is_run_type
 from downloader.rules.steps import Published
 from downloader.transfer.engine import TransferError
@@ -37,8 +37,11 @@ if TYPE_CHECKING:
 REFUSAL_BYTES: Final = 16 * 1024
 """How much of a refusal is read to tell whether the URL has expired."""
 
-RESUMABLE_BYTES: Final = 1024 * 1024
+RESUMABLE_BYTES: Final = 64 * 1024
 """From this size on it is worth a write to the database to be able to resume."""
+
+PROGRESS_BYTES: Final = 16 * 1024
+"""By so much a try has to lengthen the part to count as one that has brought something."""
 
 NOTE_SECONDS: Final = 1.0
 """How long a transfer has to last, or be cut off, for that write: most end before. What a crash
@@ -48,11 +51,25 @@ _EARLY_LOOK_BYTES: Final = 512
 
 _PART_IS_OF_NO_USE: Final = (ProblemKind.WRONG_OBJECT, ProblemKind.HOPELESS)
 
+_OF_THE_OBJECT: Final = frozenset(
+    {
+        *("not_audio", "truncated", "unverifiable_length"),
+        *("encoded_content", "unexpected_partial", "bad_length"),
+    }
+)
+"""What is found of an object, and will be again while it is the same. Not an error page: something
+else may answer in the storage's place. Nor an empty file: its bytes may be on their way."""
+
+_FREELY_UNPACKED_BYTES: Final = 64 * 1024 * 1024
+_MAX_RATIO: Final = 200
+"""What unpacks to more than the former, and to so many times its size, is no audio: silence aside,
+sound does not get smaller than a tenth."""
+
 
 class ObjectNote(Protocol):
     """Records which object a part belongs to; False where the lease was lost."""
 
-    def __call__(self, *, etag: str | None, total_bytes: int | None) -> bool:
+    def __call__(self, journal: resume.Journal) -> bool:
         """Record it; raise StoreError where that cannot be done now."""
 
 
@@ -60,22 +77,22 @@ class ObjectNote(Protocol):
 class Order:
     """What is to be transferred, and who is told of it while it is.
 
-    `etag` and `total_bytes` are of the part on the disk. `note_object` is told which object a
-    new part is of, `progress` how many bytes have arrived since it was told last, `expected` how
-    many were there before and how many the whole file has (None: not known); all are called in
-    the transfer's thread. A file of more than `max_bytes` is refused. Of a run that is `untried`
-    no part is looked for.
+    `journal` is of the part on the disk, `error_code` how the last try ended. `note_object` is
+    told which object a new part is of, `progress` how many bytes have arrived since it was told
+    last, `expected` how many were there before and how many the whole file has (None: not known);
+    all are called in the transfer's thread. A file of more than `max_bytes` is refused. Of a run
+    that is `untried` no part is looked for.
     """
 
     key: RunKey
     url: str = field(repr=False)
-    etag: str | None
-    total_bytes: int | None
+    journal: resume.Journal
     note_object: ObjectNote
     progress: Callable[[int], None]
     max_bytes: int
     untried: bool = False
     expected: Callable[[int, int | None], None] | None = None
+    error_code: str | None = None
 
 
 @dataclass(slots=True)
@@ -103,30 +120,30 @@ def transfer(order: Order, output: Output, engine: Engine, guard: Guard) -> Deli
         raise TransferError(
             Problem(ProblemKind.HOPELESS, "bad_run", "No folder can be named after its run type.")
         )
+    wanted = order.journal.validator, order.journal.total_bytes
     if order.untried:
-        part = output.open_part(order.key, order.etag, order.total_bytes, untried=True)
+        part = output.open_part(order.key, *wanted, untried=True)
     else:
         with guard.away:  # what there is of it is read
-            part = output.open_part(order.key, order.etag, order.total_bytes)
+            part = output.open_part(order.key, *wanted)
     try:
         if part.linked:
             with guard.away, disk_errors(output.folder):
                 adopted = _adopt(part)
             if adopted is not None:
                 return Delivered(adopted, part)
+        held = part.size
         note = _Note(order, output, part, guard)
+        sink = _PartSink(order, output, part, note)
         try:
-            sink = _receive(order, output, part, note=note, engine=engine, guard=guard)
+            _receive(order, output, part, sink, engine=engine, guard=guard)
             step = _publish(order, output, part, sink, guard)
         except (Interrupted, DiskError):
             note.write_if_due(cut_off=True)
             raise
         except TransferError as error:
-            if error.problem.kind in _PART_IS_OF_NO_USE:
-                part.discard()
-            else:
-                note.write_if_due(cut_off=True)
-            raise
+            problem = _keep_or_discard(error.problem, part, held, note)
+            raise TransferError(_again(problem, order, part, sink, guard)) from None
         reach(At.TRANSFER_DELIVERED)
         return Delivered(step, part)
     finally:
@@ -149,42 +166,105 @@ def _adopt(part: Part) -> Published | None:
     )
 
 
-def _receive(
-    order: Order, output: Output, part: Part, *, note: _Note, engine: Engine, guard: Guard
-) -> _PartSink:
-    """Fetch into the part, once more from zero where it did not fit."""
-    journal = resume.Journal(order.etag, order.total_bytes)
-    for _ in range(2):
-        headers = resume.request_headers(part.size, journal)
-        sink = _PartSink(order, output, part, note, asked_range="range" in headers)
+def _keep_or_discard(problem: Problem, part: Part, held: int, note: _Note) -> Problem:
+    """Keep what can be gone on with, and say whether it is more than the `held` bytes before."""
+    if problem.kind in _PART_IS_OF_NO_USE:
+        part.discard()
+        return problem
+    note.write_if_due(cut_off=True)
+    more = part.size - held >= PROGRESS_BYTES and note.is_kept
+    return replace(problem, progressed=more and problem.kind is ProblemKind.TRANSIENT)
+
+
+def _again(problem: Problem, order: Order, part: Part, sink: _PartSink, guard: Guard) -> Problem:
+    """Note what a problem is of, so that the same of the same object is final the next time."""
+    if problem.error_code not in _OF_THE_OBJECT or sink.answered is None or part.is_kept:
+        return problem
+    if problem.error_code == "truncated" and not (
+        problem.kind is ProblemKind.WRONG_OBJECT and sink.delimited
+    ):
+        return problem  # the line's fault, or maybe so
+    if problem.error_code == order.error_code and sink.answered.is_same(order.journal):
+        said = f"{problem.error_message} It is the same object as at the last try."
+        return replace(problem, error_message=said, lasting=True)
+    if sink.answered.validator is not None:
         try:
-            engine.fetch(order.url, headers, sink, guard)
+            with guard.away:
+                held = order.note_object(sink.answered)
+        except StoreError:  # it costs a try
+            return problem
+        if not held:
+            raise Interrupted
+    return problem
+
+
+def _receive(
+    order: Order, output: Output, part: Part, sink: _PartSink, *, engine: Engine, guard: Guard
+) -> None:
+    """Fetch into the part, once more from zero where it did not fit.
+
+    A storage may give less at a time than it is asked for: then in as many ranges as it takes.
+    """
+    anew = False
+    while True:
+        before = part.size
+        try:
+            engine.fetch(order.url, sink.ask(), sink, guard)
         except _StartOver:
+            if anew:
+                raise TransferError(
+                    Problem(
+                        ProblemKind.WRONG_OBJECT,
+                        "unusable_range",
+                        "The storage's answers do not fit together, not even from the start of "
+                        "the file.",
+                    )
+                ) from None
+            anew = True
             with disk_errors(output.folder):
                 part.restart()
             continue
-        sink.finish()
-        return sink
-    raise TransferError(
-        Problem(
-            ProblemKind.WRONG_OBJECT,
-            "unusable_range",
-            "The storage's answers do not fit together, not even from the start of the file.",
-        )
-    )
+        if sink.finish():
+            return
+        if part.size - before < PROGRESS_BYTES:
+            raise TransferError(
+                Problem(
+                    ProblemKind.TRANSIENT,
+                    "truncated",
+                    f"The storage sends no more than {part.size - before} bytes at a time.",
+                )
+            )
 
 
 def _publish(order: Order, output: Output, part: Part, sink: _PartSink, guard: Guard) -> Published:
     """Verify the part, and give it its final name."""
+    if audio.is_error_page(part.head):  # fetched no further
+        page = audio.ContentProblem("error_page", audio.ERROR_PAGE)
+        raise TransferError(_content_problem(page, None))
+    agreed = _compare(part, sink.told, guard)
+    packed = codings.packed_as(part.head, sink.content_encoding)
+    if packed is not None:
+        _unpack(order, output, part, packed, guard)
+        sink.note.forget()
+        if agreed is None:  # told of the file as it was before something packed it
+            agreed = _compare(part, sink.told, guard)
+    if agreed is None and sink.told:
+        raise TransferError(
+            Problem(
+                ProblemKind.WRONG_OBJECT,
+                "digest_mismatch",
+                f"What came is not what the storage says that it has ({sink.told[0].name}).",
+            )
+        )
     found = audio.check(
         part.head,
         part.size,
         sink.content_type,
         urlsplit(order.url).path,
-        delimited=sink.delimited,
+        delimited=sink.delimited or packed is not None,
     )
     if isinstance(found, audio.ContentProblem):
-        raise TransferError(Problem(ProblemKind.WRONG_OBJECT, found.error_code, found.message))
+        raise TransferError(_content_problem(found, sink.content_encoding))
     final = output.final(order.key, found.value)
     hashed = part.hashed()
     try:
@@ -204,7 +284,71 @@ def _publish(order: Order, output: Output, part: Part, sink: _PartSink, guard: G
                 f"{error} exists and is not this run's: move it away, then retry the run.",
             )
         ) from None
-    return Published(str(final), hashed.bytes, hashed.sha256, found.value, sink.etag)
+    return Published(
+        str(final),
+        hashed.bytes,
+        hashed.sha256,
+        found.value,
+        sink.journal.etag,
+        last_modified=sink.journal.last_modified,
+        digest=agreed,
+    )
+
+
+def _compare(part: Part, told: tuple[digests.Digest, ...], guard: Guard) -> str | None:
+    """Return the name of the digest that all bytes agree with; None if there is none, or not."""
+    hashed = {digests.SHA_256: bytes.fromhex(part.hashed().sha256)}
+    hashers = {
+        algorithm: digests.hasher_of(algorithm)
+        for algorithm in {one.algorithm for one in told} - hashed.keys()
+    }
+    if hashers:
+        part.hash_also(list(hashers.values()), guard.check)
+    hashed |= {algorithm: hasher.digest() for algorithm, hasher in hashers.items()}
+    agree = all(hashed[one.algorithm] == one.value for one in told)
+    return told[0].name if told and agree else None
+
+
+def _unpack(order: Order, output: Output, part: Part, coding: str, guard: Guard) -> None:
+    """Make of a part that is packed another, of what is in it."""
+    packed_bytes, unpacker = part.size, codings.Unpacker(coding)
+    try:
+        with disk_errors(output.folder), part.replaced() as packed:
+            for chunk in packed:
+                guard.check()
+                for piece in unpacker.feed(chunk):
+                    size = part.size + len(piece)
+                    if size > order.max_bytes:
+                        raise _larger_than(order)
+                    if size > max(_FREELY_UNPACKED_BYTES, packed_bytes * _MAX_RATIO):
+                        said = f"The file unpacks to more than {_MAX_RATIO} times its size."
+                        raise codings.UnpackError(said)  # noqa: TRY301 - leaves the part as it was
+                    output.room.take(len(piece))
+                    _write(part, piece)
+            unpacker.finish()
+    except codings.UnpackError as error:
+        broken_off = isinstance(error, codings.BrokenOffError)
+        code = "truncated" if broken_off else "encoded_content"
+        raise TransferError(Problem(ProblemKind.WRONG_OBJECT, code, str(error))) from None
+
+
+def _content_problem(found: audio.ContentProblem, content_encoding: str | None) -> Problem:
+    """Return what a judgement of the bytes comes to: those of a packed file are no audio."""
+    coding = codings.compression(content_encoding)
+    if found.error_code == "not_audio" and coding is not None:
+        said = f"The storage sent the file compressed ({coding}), and it cannot be unpacked."
+        return Problem(ProblemKind.WRONG_OBJECT, "encoded_content", said)
+    return Problem(ProblemKind.WRONG_OBJECT, found.error_code, found.message)
+
+
+def _write(part: Part, chunk: bytes) -> None:
+    try:
+        reach(At.TRANSFER_WRITING)
+        part.write(chunk)
+    except OSError as error:
+        if error.errno == errno.EFBIG:  # this file's trouble, not the folder's
+            raise _too_large("the file system, or a limit of this process,") from error
+        raise
 
 
 class _Note:
@@ -218,14 +362,24 @@ class _Note:
         self._output = output
         self._part = part
         self._guard = guard
-        self._object: tuple[str, int | None] | None = None  # what is yet to be noted
+        self._object: resume.Journal | None = None  # what is yet to be noted
         self._due = math.inf  # monotonic clock
 
-    def is_of(self, etag: str | None, total_bytes: int | None) -> None:
+    @property
+    def is_kept(self) -> bool:
+        """Whether the next try can go on with the part."""
+        return self._object is None and self._part.is_kept
+
+    def is_of(self, journal: resume.Journal) -> None:
         """Take which object the bytes are of from here on."""
-        large = total_bytes is None or total_bytes >= RESUMABLE_BYTES
-        self._object = (etag, total_bytes) if etag is not None and large else None
+        total = journal.total_bytes
+        large = total is None or total >= RESUMABLE_BYTES
+        self._object = journal if journal.validator is not None and large else None
         self._due = time.monotonic() + NOTE_SECONDS
+
+    def forget(self) -> None:
+        """Note nothing more: the part does not hold what the storage sends."""
+        self._object = None
 
     def write_if_due(self, *, cut_off: bool = False) -> None:
         """Write it, once it is worth it; what has not come yet need not be gone on with.
@@ -238,12 +392,13 @@ class _Note:
             return
         if cut_off and not self._part.size:
             return
-        etag, total_bytes = self._object
-        with disk_errors(self._output.folder):
-            self._part.belongs_to(etag, total_bytes)
+        journal = self._object
+        if journal.validator is not None:
+            with disk_errors(self._output.folder):
+                self._part.belongs_to(journal.validator, journal.total_bytes)
         try:
             with self._guard.away:
-                held = self._order.note_object(etag=etag, total_bytes=total_bytes)
+                held = self._order.note_object(journal)
         except StoreError:  # locked by another program, say: the bytes come all the same
             self._due = time.monotonic() + NOTE_SECONDS
             return
@@ -254,50 +409,65 @@ class _Note:
 
 
 class _PartSink:
-    """Judges the storage's answer and puts the bytes into the part."""
+    """Judges the storage's answers, one after another, and puts the bytes into the part.
 
-    def __init__(
-        self, order: Order, output: Output, part: Part, note: _Note, *, asked_range: bool
-    ) -> None:
+    `journal` is what is known of the object, `told` the digests of it, `answered` what the last
+    answer that had bytes was of.
+    """
+
+    def __init__(self, order: Order, output: Output, part: Part, note: _Note) -> None:
         self._order = order
         self._output = output
         self._part = part
-        self._asked_range = asked_range
-        self._journal = resume.Journal(order.etag, order.total_bytes)
+        self.note = note
+        self._asked_range = False
         self._expected: int | None = None
-        self._refusal: tuple[int, bytearray] | None = None
+        self._until: int | None = None
+        self._refusal: _Refusal | None = None
         self._complete = False
-        self._note = note
+        self._judged = False
+        self.journal = order.journal
+        self.told = digests.from_text(order.journal.digests)
+        self.answered: resume.Journal | None = None
         self.delimited = True
-        self.etag = order.etag
         self.content_type: str | None = None
+        self.content_encoding: str | None = None
+
+    def ask(self) -> dict[str, str]:
+        """Return the headers to ask with for what is not there yet."""
+        headers = resume.request_headers(self._part.size, self.journal)
+        self._asked_range = "range" in headers
+        self._refusal, self._complete = None, False
+        return headers
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        if status in {200, 206}:
+            self.answered = resume.journal_of(headers)
         outcome = resume.judge_response(
             status,
             headers,
             self._part.size,
-            self._journal,
+            self.journal,
             asked_range=self._asked_range,
             now=utc_now(),
+            compressed=codings.packed_as(self._part.head, headers.get("content-encoding"))
+            is not None,
         )
         self.content_type = headers.get("content-type")
+        self.content_encoding = headers.get("content-encoding")
         match outcome:
             case resume.Append():
-                self._expected = outcome.total_bytes
+                self._expected, self._until = outcome.total_bytes, outcome.until
+                self.told = _all_of(self.told, digests.told(headers, partial=True))
+                self.journal = replace(self.journal, total_bytes=outcome.total_bytes)
             case resume.Restart():
-                self._refuse_if_larger(outcome.total_bytes or 0)
-                with disk_errors(self._output.folder):
-                    self._part.restart()
-                self._expected, self.etag = outcome.total_bytes, outcome.etag
-                self.delimited = outcome.delimited
-                self._note.is_of(outcome.etag, outcome.total_bytes)
+                self._restart(outcome, headers)
             case resume.AlreadyComplete():
                 self._complete = True
             case resume.StartOver():
                 raise _StartOver
             case resume.Refused():
-                self._refusal = (outcome.status, bytearray())
+                self._refusal = _Refusal(outcome.status, headers.get("date"))
             case resume.Rejected():
                 kind = ProblemKind.WRONG_OBJECT if outcome.wants_new_url else ProblemKind.TRANSIENT
                 raise TransferError(
@@ -306,46 +476,83 @@ class _PartSink:
         if self._order.expected is not None and self._refusal is None:
             self._order.expected(self._part.size, self._expected)
 
+    def _restart(self, outcome: resume.Restart, headers: Mapping[str, str]) -> None:
+        """Take what comes for the object from its first byte on."""
+        self._refuse_if_larger(outcome.total_bytes or 0)
+        with disk_errors(self._output.folder):
+            self._part.restart()
+        self._expected, self._until = outcome.total_bytes, outcome.until
+        self.delimited = outcome.delimited
+        self._judged = False
+        self.told = digests.told(headers, partial=outcome.until is not None)
+        self.journal = resume.Journal(
+            outcome.etag, outcome.total_bytes, outcome.last_modified, digests.to_text(self.told)
+        )
+        self.note.is_of(self.journal)
+
     def write(self, chunk: bytes) -> bool:
         if self._complete:
             return False
         if self._refusal is not None:
-            self._refusal[1].extend(chunk[: REFUSAL_BYTES - len(self._refusal[1])])
-            return len(self._refusal[1]) < REFUSAL_BYTES
-        self._note.write_if_due()
+            return self._refusal.take(chunk)
+        self.note.write_if_due()
         looked = self._part.size >= _EARLY_LOOK_BYTES
         self._refuse_if_larger(self._part.size + len(chunk))
         with disk_errors(self._output.folder):
             self._output.room.take(len(chunk))
-            try:
-                reach(At.TRANSFER_WRITING)
-                self._part.write(chunk)
-            except OSError as error:
-                if error.errno == errno.EFBIG:  # this file's trouble, not the folder's
-                    raise _too_large("the file system, or a limit of this process,") from error
-                raise
+            _write(self._part, chunk)
         self._order.progress(len(chunk))
         if not looked and audio.is_error_page(self._part.head):
             return False  # the check at the end says the same, without fetching the rest
-        return self._expected is None or self._part.size <= self._expected
+        if not self._judged and len(self._part.head) >= audio.HEAD_BYTES:
+            self._judge_start()
+        end = self._end
+        return end is None or self._part.size <= end
+
+    @property
+    def _end(self) -> int | None:
+        """Where the answer ends that is being read."""
+        return self._expected if self._until is None else self._until
+
+    def _judge_start(self) -> None:
+        """See whether it is worth fetching the rest.
+
+        Raises:
+            TransferError: it is not: no more bytes will make it the file.
+
+        """
+        self._judged = True
+        head, total, delimited = self._part.head, self._expected, self.delimited
+        coding = codings.packed_as(head, self.content_encoding)
+        try:
+            if coding is not None:
+                head, total, delimited = codings.unpacked_head(head, coding), None, True
+        except codings.UnpackError as error:
+            problem = Problem(ProblemKind.WRONG_OBJECT, "encoded_content", str(error))
+            raise TransferError(problem) from None
+        path = urlsplit(self._order.url).path
+        found = audio.check_start(head, total, self.content_type, path, delimited=delimited)
+        if found is not None:
+            raise TransferError(_content_problem(found, self.content_encoding))
 
     def _refuse_if_larger(self, size: int) -> None:
         """Refuse a file that nobody has asked for; a body without a length may have no end."""
         if size > self._order.max_bytes:
-            raise _too_large(f"--max-file-size ({self._order.max_bytes} bytes)")
+            raise _larger_than(self._order)
 
-    def finish(self) -> None:
-        """Say whether what has arrived is all.
+    def finish(self) -> bool:
+        """Return whether what has arrived is all; False where the rest is to be asked for.
 
         Raises:
             TransferError: it was a refusal, or not all has come, or more than all.
 
         """
         if self._refusal is not None:
-            raise TransferError(_refused(*self._refusal))
-        if audio.is_error_page(self._part.head):
-            return
-        if self._expected is not None and self._part.size < self._expected:
+            raise TransferError(self._refusal.problem(self._order.url))
+        if self._complete or audio.is_error_page(self._part.head):
+            return True
+        end = self._end
+        if end is not None and self._part.size < end:
             raise TransferError(
                 Problem(
                     ProblemKind.TRANSIENT,
@@ -353,28 +560,57 @@ class _PartSink:
                     f"The transfer ended after {self._part.size} of {self._expected} bytes.",
                 )
             )
-        if self._expected is not None and self._part.size > self._expected:
+        if end is not None and self._part.size > end:
             raise TransferError(
                 Problem(
                     ProblemKind.WRONG_OBJECT,
                     "too_long",
-                    f"The storage sent more than the {self._expected} bytes it had announced.",
+                    f"The storage sent more than the {end} bytes it had announced.",
                 )
             )
+        return self._until is None
+
+
+@dataclass(slots=True)
+class _Refusal:
+    """A refusal; its body names the signature, so it is not quoted."""
+
+    status: int
+    date: str | None
+    body: bytearray = field(default_factory=bytearray)
+
+    def take(self, chunk: bytes) -> bool:
+        """Take bytes of its body; False where no more are wanted."""
+        self.body.extend(chunk[: REFUSAL_BYTES - len(self.body)])
+        return len(self.body) < REFUSAL_BYTES
+
+    def problem(self, url: str) -> Problem:
+        """Return what it means."""
+        status, body = self.status, bytes(self.body)
+        seconds = seconds_until_valid(url, status, self.date, body, utc_now())
+        if seconds is not None:
+            said = "The URL is not valid yet, by the storage's clock."
+            return Problem(ProblemKind.NOT_YET, NOT_YET_VALID, said, seconds or None)
+        if says_expired(status, body):
+            return Problem(ProblemKind.EXPIRED, EXPIRED, "The URL expired before it was used.")
+        return Problem(
+            ProblemKind.REFUSED,
+            "url_refused",
+            f"The storage refused the URL (HTTP {status}), and not because it had expired.",
+        )
+
+
+def _all_of(
+    some: tuple[digests.Digest, ...], others: tuple[digests.Digest, ...]
+) -> tuple[digests.Digest, ...]:
+    return (*some, *(one for one in others if one not in some))
+
+
+def _larger_than(order: Order) -> TransferError:
+    return _too_large(f"--max-file-size ({order.max_bytes} bytes)")
 
 
 def _too_large(who: str) -> TransferError:
     return TransferError(
         Problem(ProblemKind.HOPELESS, "too_large", f"The file is larger than {who} allows.")
-    )
-
-
-def _refused(status: int, body: bytearray) -> Problem:
-    """Return the problem of a refusal; its body names the signature, so it is not quoted."""
-    if says_expired(status, bytes(body)):
-        return Problem(ProblemKind.EXPIRED, EXPIRED, "The URL expired before it was used.")
-    return Problem(
-        ProblemKind.REFUSED,
-        "url_refused",
-        f"The storage refused the URL (HTTP {status}), and not because it had expired.",
     )

@@ -17,7 +17,7 @@ from downloader.rules.states import FINISHED, State
 from downloader.store import verification as store
 from downloader.transfer.files import lock_existing, opened_folder
 from downloader.transfer.layout import PARTIAL
-from downloader.transfer.part import part_of
+from downloader.transfer.part import KEPT_SECONDS, part_of
 from downloader.verification.findings import Finding, Kind
 from downloader.verification.looking import GONE
 
@@ -116,10 +116,14 @@ def _named(names: list[str]) -> dict[str, RunKey]:
 
 
 def _is_over(run: Tracked | None) -> bool:
-    """Return whether nobody will come back to a run's parts; those not tracked have nobody."""
+    """Return whether nobody will come back to a run's parts; those not tracked have nobody.
+
+    `retry` goes on with a failed run's.
+    """
     if run is None:
         return True
-    settled = timedelta(seconds=SETTLED_SECONDS)
+    seconds = KEPT_SECONDS if run.state is State.FAILED else SETTLED_SECONDS
+    settled = timedelta(seconds=seconds)
     return run.state in FINISHED and run.updated_at + settled < utc_now()
 
 

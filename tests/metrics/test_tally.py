@@ -37,7 +37,7 @@ def counted(counts: Counts) -> dict[str, int]:
     ("step", "outcome", "error", "refresh", "failed"),
     [
         (SAVED, "done", None, None, None),
-        (TryAgain(NOW, "network", ""), "retry", "network", None, None),
+        (TryAgain(NOW, "network", "", 1), "retry", "network", None, None),
         (NewUrl(NOW, "url_expired", "", 0, 1), "new_url", "url_expired", "expired", None),
         (NewUrl(NOW, "url_refused", "", 0, 1), "new_url", "url_refused", "refused", None),
         (NewUrl(NOW, "missing", "", 1, 0), "new_url", "missing", "other", None),
@@ -103,7 +103,7 @@ def test_what_else_is_counted() -> None:
 _STEPS = st.sampled_from(
     [
         SAVED,
-        TryAgain(NOW, "network", ""),
+        TryAgain(NOW, "network", "", 1),
         NewUrl(NOW, "missing", "", 1, 0),
         TransferFailed("missing", "", 8, 0),
         PutBack(NOW, "interrupted"),

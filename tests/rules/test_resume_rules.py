@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downloader.rules.resume import (
+    NOTHING,
     AlreadyComplete,
     Append,
     Journal,
@@ -19,6 +20,7 @@ from downloader.rules.resume import (
     is_strong,
     judge_response,
     request_headers,
+    strong_last_modified,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 ETAG = '"abc"'
 JOURNAL = Journal(ETAG, 10)
-NOTHING = Journal(None, None)
 IDENTITY = {"accept-encoding": "identity"}
 
 
@@ -90,8 +91,11 @@ FITTING = {"content-range": "bytes 4-9/10", "content-length": "6", "etag": ETAG}
     [
         pytest.param({}, Append(10, ETAG), id="fits"),
         pytest.param(
-            {"content-range": "bytes 4-7/10", "content-length": "4"}, Append(10, ETAG), id="shorter"
+            {"content-range": "bytes 4-7/10", "content-length": "4"},
+            Append(10, ETAG, until=8),
+            id="shorter",
         ),
+        pytest.param({"content-encoding": "aws-chunked"}, Append(10, ETAG), id="aws-chunked"),
         pytest.param({"content-encoding": "identity"}, Append(10, ETAG), id="identity"),
         pytest.param(
             {"content-length": "9", "transfer-encoding": "chunked"}, Append(10, ETAG), id="chunked"
@@ -109,7 +113,8 @@ FITTING = {"content-range": "bytes 4-9/10", "content-length": "6", "etag": ETAG}
         pytest.param({"etag": '"abd"'}, StartOver, id="another-etag"),
         pytest.param({"etag": 'W/"abc"'}, StartOver, id="weak-etag"),
         pytest.param({"etag": ""}, StartOver, id="no-etag"),
-        pytest.param({"content-encoding": "gzip"}, Rejected, id="gzip"),
+        pytest.param({"content-encoding": "gzip"}, StartOver, id="gzip"),
+        pytest.param({"transfer-encoding": "gzip, chunked"}, Rejected, id="gzipped-transfer"),
     ],
 )
 def test_partial_answers(change: dict[str, str], expected: Outcome | type[Outcome]) -> None:
@@ -156,22 +161,64 @@ def test_absurd_lengths(length: str) -> None:
     assert outcome.error_code == "bad_length"
 
 
-@pytest.mark.parametrize(
-    "headers", [{"content-encoding": "gzip"}, {"transfer-encoding": "gzip, chunked"}]
-)
-def test_compressed_answers(headers: dict[str, str]) -> None:
-    """A body that was compressed on the way cannot be counted, resumed or hashed."""
-    outcome = judge_unranged(200, headers)
+def test_compressed_answers() -> None:
+    """A transfer that was compressed on the way cannot be counted; of a file the bytes decide."""
+    outcome = judge_unranged(200, {"transfer-encoding": "gzip, chunked"})
     assert isinstance(outcome, Rejected)
     assert outcome.error_code == "encoded_content"
+    length = {"content-length": "7", "content-encoding": "gzip"}
+    assert judge_unranged(200, length) == Restart(7, None, delimited=True)
+    asked = {"asked_range": True, "now": NOW, "compressed": True}
+    packed = FITTING | {"content-encoding": "gzip"}
+    assert judge_response(206, packed, 4, JOURNAL, **asked) == Append(10, ETAG)  # type: ignore[arg-type]
+
+
+MODIFIED = "Wed, 01 Jan 2025 00:00:00 GMT"
+BY_DATE = Journal(None, 10, MODIFIED)
+
+
+@pytest.mark.parametrize(
+    ("modified", "date", "strong"),
+    [
+        (MODIFIED, "Wed, 01 Jan 2025 00:01:00 GMT", True),
+        (MODIFIED, "Wed, 01 Jan 2025 00:00:59 GMT", False),
+        (MODIFIED, "Tue, 31 Dec 2024 00:00:00 GMT", False),
+        (MODIFIED, "yesterday", False),
+        (MODIFIED, None, False),
+        ("yesterday", MODIFIED, False),
+        (None, MODIFIED, False),
+    ],
+)
+def test_strong_dates(modified: str | None, date: str | None, strong: bool) -> None:  # noqa: FBT001
+    """A Last-Modified proves equality where it is a minute or more before its answer's Date."""
+    told = {"last-modified": modified, "date": date}
+    headers = {name: text for name, text in told.items() if text is not None}
+    assert strong_last_modified(headers) == (modified if strong else None)
+
+
+def test_resume_by_date() -> None:
+    """Without a strong ETag the date ties a range to the object, and has to be the same there."""
+    expected = {"range": "bytes=4-", "if-range": MODIFIED}
+    assert request_headers(4, BY_DATE) == IDENTITY | expected
+    assert request_headers(4, Journal(None, 10, "yesterday")) == IDENTITY
+    fitting = FITTING | {"etag": 'W/"x"', "last-modified": MODIFIED}
+    assert judge(206, fitting, journal=BY_DATE) == Append(10, None)
+    for other in ("Wed, 01 Jan 2025 00:00:01 GMT", ""):
+        changed = fitting | {"last-modified": other}
+        assert isinstance(judge(206, changed, journal=BY_DATE), StartOver)
+    assert BY_DATE.is_same(BY_DATE)
+    assert not BY_DATE.is_same(Journal(None, 11, MODIFIED))
+    assert not NOTHING.is_same(NOTHING)
 
 
 @pytest.mark.parametrize(
     ("headers", "part_bytes", "journal", "complete"),
     [
-        ({"content-range": "bytes */10"}, 10, JOURNAL, True),
+        ({"content-range": "bytes */10"}, 10, JOURNAL, False),
         ({"content-range": "bytes */10", "etag": ETAG}, 10, JOURNAL, True),
-        ({"content-range": "bytes */10"}, 10, Journal(ETAG, None), True),
+        ({"content-range": "bytes */10", "etag": ETAG}, 10, Journal(ETAG, None), True),
+        ({"content-range": "bytes */10", "last-modified": MODIFIED}, 10, BY_DATE, True),
+        ({"content-range": "bytes */10", "etag": ETAG}, 10, BY_DATE, False),
         ({"content-range": "bytes */10", "etag": '"new"'}, 10, JOURNAL, False),
         ({"content-range": "bytes */10"}, 9, JOURNAL, False),
         ({"content-range": "bytes */10"}, 10, Journal(ETAG, 11), False),
@@ -185,7 +232,7 @@ def test_unsatisfied_ranges(
     journal: Journal,
     complete: bool,  # noqa: FBT001 - a column of the table
 ) -> None:
-    """A 416 finishes a part that has the object's length, and discards any other."""
+    """A 416 finishes a part of the object's length, if it is shown to be the same object's."""
     outcome = judge(416, headers, part_bytes, journal)
     if complete:
         assert outcome == AlreadyComplete(part_bytes)
@@ -199,6 +246,33 @@ def test_ranges_not_asked_for(status: int) -> None:
     outcome = judge_unranged(status, FITTING)
     assert isinstance(outcome, Rejected)
     assert outcome.error_code == "unexpected_partial"
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"content-range": "bytes 0-9/10"}, Restart(10, None, delimited=True)),
+        (
+            {"content-range": "bytes 0-9/10", "content-length": "10", "etag": ETAG},
+            Restart(10, ETAG, delimited=True),
+        ),
+        (
+            {"content-range": "bytes 0-3/10", "etag": ETAG},
+            Restart(10, ETAG, delimited=True, until=4),
+        ),
+        ({"content-range": "bytes 0-3/10"}, "unexpected_partial"),
+        ({"content-range": "bytes 0-3/*", "etag": ETAG}, "unexpected_partial"),
+        ({"content-range": "bytes 0-9/10", "content-length": "4"}, "bad_length"),
+    ],
+)
+def test_whole_files_as_ranges(headers: dict[str, str], expected: Outcome | str) -> None:
+    """A 206 nobody asked for is a 200 if it is the whole; its start, if the rest can be had."""
+    outcome = judge_unranged(206, headers)
+    if isinstance(expected, str):
+        assert isinstance(outcome, Rejected)
+        assert outcome.error_code == expected
+    else:
+        assert outcome == expected
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
@@ -273,6 +347,7 @@ def test_bytes_are_never_appended_at_a_wrong_offset(
         assert headers["content-range"].endswith(f"/{outcome.total_bytes}")
         assert headers["etag"] == journal.etag == outcome.etag
         assert is_strong(outcome.etag)
+        assert outcome.until is None or part_bytes < outcome.until < outcome.total_bytes
         assert journal.total_bytes in {None, outcome.total_bytes}
         assert part_bytes < outcome.total_bytes
     if isinstance(outcome, AlreadyComplete):
@@ -280,6 +355,6 @@ def test_bytes_are_never_appended_at_a_wrong_offset(
         assert status == 416
         assert outcome.total_bytes == part_bytes
     if isinstance(outcome, Restart):
-        assert status == 200
+        assert status == 200 or (status == 206 and not asked_range)
     if isinstance(outcome, StartOver):
         assert asked_range

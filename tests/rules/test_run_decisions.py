@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from downloader.rules.answers import Failed, Finished, NotYet
 from downloader.rules.decisions import (
     EXPIRED,
+    MISSING,
     REFUSED,
     UNREACHABLE,
     Limits,
@@ -60,9 +62,17 @@ def verdict_step(
     )
 
 
-def problem(kind: ProblemKind, **more: float) -> Problem:
+def problem(
+    kind: ProblemKind,
+    code: str = "some_code",
+    *,
+    retry_after_seconds: float | None = None,
+    progressed: bool = False,
+    lasting: bool = False,
+) -> Problem:
     """Return a problem of this kind."""
-    return Problem(kind, "some_code", "Something happened.", **more)
+    said = "Something happened."
+    return Problem(kind, code, said, retry_after_seconds, progressed, lasting)
 
 
 def test_a_url_is_kept_with_its_expiry_in_local_time() -> None:
@@ -140,7 +150,7 @@ def test_before_transfer() -> None:
         (ProblemKind.REFUSED, "network", (NewUrl, 0, 1)),
         (ProblemKind.REFUSED, REFUSED, (NewUrl, 1, 0)),
         (ProblemKind.WRONG_OBJECT, None, (NewUrl, 1, 0)),
-        (ProblemKind.TRANSIENT, None, (TryAgain, None, None)),
+        (ProblemKind.TRANSIENT, None, (TryAgain, 1, None)),
     ],
 )
 def test_what_a_problem_spends(
@@ -220,7 +230,106 @@ def test_retry_after_is_the_least_pause() -> None:
     assert step.next_attempt_at == NOW + timedelta(seconds=120)
 
 
-SPENDING = set(ProblemKind) - {ProblemKind.UNREACHABLE}
+def test_progress_costs_nothing() -> None:
+    """A try that has brought bytes spends nothing, even after the last attempt, and is not late."""
+    spent = Spent(attempts=2, refreshes=2, error_code="network")
+    cut = problem(ProblemKind.TRANSIENT, "network", progressed=True)
+    step = after_problem(cut, spent, limits=LIMITS, now=NOW, jitter=0.5)
+    assert step == TryAgain(NOW + timedelta(seconds=1), "network", "Something happened.", 2)
+
+
+@pytest.mark.parametrize("code", ["network", "stalled", "too_slow", "truncated"])
+def test_an_expired_url_between_tries_that_get_on(code: str) -> None:
+    """A URL that expires while a large file comes piece by piece costs no refresh."""
+    getting_on = Spent(1, 2, code, failing_since=None, has_part=True)
+    received_at = NOW - timedelta(hours=1)
+    for step in (
+        before_transfer(NOW, received_at, getting_on, limits=LIMITS, now=NOW, jitter=0.5),
+        after_problem(problem(ProblemKind.EXPIRED), getting_on, limits=LIMITS, now=NOW, jitter=0.5),
+        after_problem(problem(ProblemKind.REFUSED), getting_on, limits=LIMITS, now=NOW, jitter=0.5),
+    ):
+        assert isinstance(step, NewUrl)
+        assert (step.error_code, step.attempts, step.refreshes) == (EXPIRED, 1, 2)
+    for other in (replace(getting_on, failing_since=NOW), replace(getting_on, has_part=False)):
+        step = before_transfer(NOW, received_at, other, limits=LIMITS, now=NOW, jitter=0.5)
+        assert isinstance(step, TransferFailed)
+
+
+def test_the_same_again_is_final() -> None:
+    """What is found again of the very same object needs no third look."""
+    again = problem(ProblemKind.WRONG_OBJECT, lasting=True)
+    step = after_problem(again, Spent(0, 0, None), limits=LIMITS, now=NOW, jitter=0.5)
+    assert step == TransferFailed("some_code", "Something happened. (attempt 1 of 3)", 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [(ProblemKind.WRONG_OBJECT, MISSING), (ProblemKind.REFUSED, REFUSED)]
+)
+@pytest.mark.parametrize(
+    ("attempts", "minutes", "final"), [(2, 0, False), (7, 29, False), (7, 30, True), (1, 99, False)]
+)
+def test_a_file_that_may_come(
+    kind: ProblemKind,
+    code: str,
+    attempts: int,
+    minutes: float,
+    final: bool,  # noqa: FBT001 - a table
+) -> None:
+    """A file that is not there is missing only after half an hour, however many tries that are."""
+    since = NOW - timedelta(minutes=minutes)
+    spent = Spent(attempts, 0, code, failing_since=since)
+    step = after_problem(problem(kind, code), spent, limits=LIMITS, now=NOW, jitter=0.5)
+    assert isinstance(step, TransferFailed if final else NewUrl)
+    assert step.attempts == attempts + 1
+
+
+def test_a_url_that_is_valid_later() -> None:
+    """The storage's 'not yet' is waited for: as long as it takes, or ever longer, but for a day."""
+    young = Spent(7, 2, "network", ready_at=NOW - timedelta(seconds=40))
+    limits, code = Limits(attempts=3, refreshes=2, give_up_after_seconds=3600), "url_not_yet_valid"
+    for wait, due in ((90.0, 90), (None, 40), (3600.0, None)):
+        one = problem(ProblemKind.NOT_YET, code, retry_after_seconds=wait)
+        step = after_problem(one, young, limits=limits, now=NOW, jitter=0.5)
+        if due is None:  # nothing is waited for for so long: refused, and refreshes are spent
+            assert isinstance(step, TransferFailed)
+            assert step.error_code == REFUSED
+        else:
+            assert step == HeldUp(NOW + timedelta(seconds=due), code, "Something happened.")
+
+
+@pytest.mark.parametrize(
+    ("ahead", "expires", "waits"),
+    [
+        (60, 3600, 60),
+        (60, None, 60),
+        (3500, 7200, 3500),
+        (3700, 7200, None),
+        (1.5, 3600, None),
+        (-5, 3600, None),
+        (60, 60, None),
+    ],
+)
+def test_a_url_that_says_when_it_begins(
+    ahead: float, expires: float | None, waits: float | None
+) -> None:
+    """A URL that is valid later by its own word is ready then, by our clock, if that is near."""
+    offset = timedelta(seconds=100)
+    step = after_verdict(
+        Finished("https://x/y", None),
+        polls=0,
+        submitted_at=NOW,
+        limits=LIMITS,
+        now=NOW,
+        delay_seconds=2,
+        clock_offset=offset,
+        expires_at=None if expires is None else NOW + timedelta(seconds=expires) + offset,
+        valid_from=NOW + timedelta(seconds=ahead) + offset,
+    )
+    assert isinstance(step, UrlReceived)
+    assert step.next_attempt_at == (None if waits is None else NOW + timedelta(seconds=waits))
+
+
+SPENDING = set(ProblemKind) - {ProblemKind.UNREACHABLE, ProblemKind.NOT_YET}
 
 
 @given(
@@ -234,7 +343,7 @@ def test_every_sequence_of_problems_ends(
 ) -> None:
     """Whatever goes wrong in whatever order, a run fails within its attempts plus refreshes.
 
-    But for a host that cannot be reached: that ends by time.
+    But for a host that cannot be reached, and a URL not valid yet: those end by time.
     """
     limits = Limits(attempts=attempts, refreshes=refreshes)
     spent, tries = SPENT, 0
@@ -248,7 +357,7 @@ def test_every_sequence_of_problems_ends(
         spent = (
             Spent(step.attempts, step.refreshes, step.error_code)
             if isinstance(step, NewUrl)
-            else Spent(spent.attempts + 1, spent.refreshes, step.error_code)
+            else Spent(step.attempts, spent.refreshes, step.error_code)
         )
         assert spent.attempts < attempts
         assert spent.refreshes <= refreshes

@@ -17,6 +17,7 @@ from transfer.wire import Peer, RawServer
 from whole_tree import snapshot
 
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
+from downloader.rules.resume import NOTHING
 from downloader.rules.states import MAX_RUN_ID, RunKey
 from downloader.simulator.options import SimulatorOptions
 from downloader.simulator.server import Simulator
@@ -153,7 +154,7 @@ def attempt(bench: Bench, root: Path, key: RunKey, url_path: str) -> TransferErr
     output = Output(root / "a" / "b" / "out", DEFAULT_RUN_TYPE)
     output.prepare()
     order = Order(
-        key, bench.server.origin + url_path, None, None, lambda **_: True, lambda _: None, 10**9
+        key, bench.server.origin + url_path, NOTHING, lambda _: True, lambda _: None, 10**9
     )
     try:
         transfer(order, output, bench.engine, Guard(60)).part.discard()

@@ -16,6 +16,7 @@ from downloader.camb.client import ApiClient
 from downloader.clock import utc_now
 from downloader.errors import DownloaderError, StoreError
 from downloader.rules.batching import Batch
+from downloader.rules.resume import NOTHING
 from downloader.rules.states import RunKey
 from downloader.store.database import database_url
 from downloader.store.migrate import open_database
@@ -76,7 +77,7 @@ def test_a_storage_that_echoes(secrets: Secrets, tmp_path: Path, form: str, kind
         output = Output(tmp_path, "text-to-sound")
         output.prepare()
         order = Order(
-            RunKey("text-to-sound", 1), url, None, None, lambda **_: True, lambda _: None, 10**9
+            RunKey("text-to-sound", 1), url, NOTHING, lambda _: True, lambda _: None, 10**9
         )
         with pytest.raises(TransferError) as raised:
             transfer(order, output, engine, Guard(60))

@@ -93,7 +93,7 @@ class Cases:
     def _a_long_way(self) -> None:
         driver = self.driver
         driver.ready(123)
-        reset = TryAgain(at(120), "network", "The transfer broke off: nothing can be received.")
+        reset = TryAgain(at(120), "network", "The transfer broke off: nothing can be received.", 1)
         self._transfer(123, 60, 90, reset)
         expired = "The URL expired before it was used."
         self._transfer(123, 120, 130, NewUrl(at(130), "url_expired", expired, 1, 1))
@@ -158,7 +158,7 @@ class Cases:
     def _ready(self) -> None:
         driver = self.driver
         driver.ready(505, seconds=_before(minutes=30), expires=LOOKED_AT + 1800)
-        stalled = TryAgain(_later(60), "stalled", "The storage sent no byte for 30 seconds.")
+        stalled = TryAgain(_later(60), "stalled", "The storage sent no byte for 30 seconds.", 1)
         self._transfer(505, _before(minutes=12), _before(minutes=10), stalled)
         driver.ready(506, seconds=_before(minutes=25), expires=LOOKED_AT)
         refused = "The storage refused the URL (HTTP 403), and not because it had expired."

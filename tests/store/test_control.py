@@ -6,6 +6,7 @@ import pytest
 from store.driving import OTHER_TYPE, TYPE, Driver, at, key, published
 
 from downloader.errors import InputError
+from downloader.rules.resume import Journal
 from downloader.rules.states import State
 from downloader.rules.steps import TransferFailed, UrlReceived
 from downloader.store import blocks, control, inspection, leases, listing, transfers
@@ -78,14 +79,18 @@ def test_retry(driver: Driver) -> None:
 
 
 def test_a_retried_run_is_as_if_submitted_anew(driver: Driver) -> None:
-    """A retried run has fresh counters, no trace of its errors, and its deadline from now."""
+    """A retried run has fresh counters, no trace of its errors, and its deadline from now.
+
+    But for the object that its part is of: that is gone on with.
+    """
     [claim] = driver.downloading(1)
-    transfers.note_object(driver.database, claim, etag='"e"', total_bytes=7, now=at(0))
+    transfers.note_object(driver.database, claim, Journal('"e"', 7), at(0))
     driver.end([claim], TransferFailed("http_404", "Gone.", attempts=8, refreshes=3))
     assert control.retry(driver.database, [key(1)], at(50)).changed == [key(1)]
     driver.submit(2, seconds=50)
     one, other = driver.row(1), driver.row(2)
-    assert one | {"run_id": 2} == other
+    assert one | {"run_id": 2, "etag": None, "bytes": None} == other
+    assert (one["etag"], one["bytes"]) == ('"e"', 7)
     assert driver.reasons(1)[-2:] == ["http_404", "retry"]
 
 
@@ -155,7 +160,7 @@ def test_status(driver: Driver) -> None:
     assert status(driver.database, at(20)).oldest_unfinished_at is None
     assert not inspection.any_unfinished(driver.database)
     [claim] = driver.downloading(12, seconds=2)
-    transfers.note_object(driver.database, claim, etag=None, total_bytes=10**9, now=at(2))
+    transfers.note_object(driver.database, claim, Journal(None, 10**9), at(2))
     driver.submit(13, 14, seconds=3)
     found = status(driver.database, at(20))
     assert found.runs == dict.fromkeys(found.runs, 0) | {"pending": 2, "downloading": 1, "done": 2}

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from store.driving import TYPE, at, key, published
 
 from downloader.rules.pace import Lead, PutOff
+from downloader.rules.resume import Journal
 from downloader.rules.steps import PollLater
 from downloader.store import (
     control,
@@ -165,7 +166,7 @@ def test_outcomes_find_their_run_by_its_key(driver: Driver) -> None:
     driver.submit(2)
     with _plans(driver) as plans:
         driver.poll(2, step=PollLater(at(60)))
-        transfers.note_object(driver.database, claims[0], etag=None, total_bytes=1, now=at(0))
+        transfers.note_object(driver.database, claims[0], Journal(None, 1), at(0))
         held = [(claims[0].run.key, claims[0].lease)]
         assert leases.extend_leases(driver.database, held, at(60), at(0)) == set()
         assert leases.lost_leases(driver.database, held) == set()

@@ -6,6 +6,7 @@ import pytest
 from store.driving import PUT_BACK, Driver, at, key, published, signed_url
 
 from downloader.rules.decisions import UNREACHABLE
+from downloader.rules.resume import Journal
 from downloader.rules.steps import (
     HeldUp,
     NewUrl,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 NEW_URL = NewUrl(at(9), "url_expired", "Expired.", attempts=0, refreshes=1)
 GIVE_UP = TransferFailed("url_expired", "Expired.", attempts=0, refreshes=20)
-TRY_AGAIN = TryAgain(at(9), "reset", "The connection was reset.")
+TRY_AGAIN = TryAgain(at(9), "reset", "The connection was reset.", 1)
 
 
 def _ids(found: Ready) -> list[int]:
@@ -55,12 +56,12 @@ def test_the_earliest_to_expire_goes_first(driver: Driver) -> None:
 def test_a_claim_brings_what_the_transfer_needs(driver: Driver) -> None:
     """A claimed run comes with its URL, what was spent, and the object that its part is of."""
     [first] = driver.downloading(1)
-    transfers.note_object(driver.database, first, etag='"e"', total_bytes=77, now=at(1))
+    transfers.note_object(driver.database, first, Journal('"e"', 77), at(1))
     driver.end([first], TRY_AGAIN, 1)
     assert driver.row(1)["bytes"] == 77
     [claim] = driver.claim_ready(9).claimed
     assert claim.run == transfers.ReadyRun(
-        key(1), signed_url(1), at(3600), at(0), 1, 0, '"e"', 77, "reset", at(0)
+        key(1), signed_url(1), at(3600), at(0), 1, 0, '"e"', 77, "reset", at(0), failing_since=at(1)
     )
     row = driver.row(1)
     assert (row["state"], row["next_attempt_at"]) == ("downloading", None)
@@ -129,7 +130,7 @@ def test_the_cutoff(driver: Driver) -> None:
     """With a cutoff come runs due by then, and runs made ready since that nobody tried yet."""
     for run_id in (1, 2):
         driver.end(
-            driver.downloading(run_id), TryAgain(at(5 if run_id == 1 else 20), "reset", "Reset.")
+            driver.downloading(run_id), TryAgain(at(5 if run_id == 1 else 20), "reset", "Reset.", 1)
         )
     driver.ready(3, seconds=15)
     assert _ids(driver.claim_ready(30, cutoff=10)) == [1, 3]
@@ -211,7 +212,7 @@ def test_a_lost_lease(driver: Driver, step: TransferStep, lost: str) -> None:
         assert _ids(driver.claim_ready(61, owner=Owner())) == [1]
     before, reasons = driver.row(1), driver.reasons(1)
     assert driver.end([old], step, 62) == [False]
-    assert not transfers.note_object(driver.database, old, etag="other", total_bytes=1, now=at(62))
+    assert not transfers.note_object(driver.database, old, Journal("other", 1), at(62))
     held = [(old.run.key, old.lease)]
     assert leases.extend_leases(driver.database, held, at(999), at(0)) == {old.lease}
     assert leases.lost_leases(driver.database, held) == {old.lease}
@@ -267,7 +268,7 @@ def test_nothing_at_all_to_do(driver: Driver) -> None:
 def test_a_new_url_after_the_old_one(driver: Driver) -> None:
     """A run that goes back for another URL keeps what is known of its part until it is done."""
     [claim] = driver.downloading(1)
-    assert transfers.note_object(driver.database, claim, etag='"e"', total_bytes=9, now=at(0))
+    assert transfers.note_object(driver.database, claim, Journal('"e"', 9), at(0))
     driver.end([claim], NEW_URL)
     driver.poll(1, step=UrlReceived("https://s/new", None, "SUCCESS"), seconds=9)
     [again] = driver.claim_ready(9).claimed

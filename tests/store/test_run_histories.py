@@ -20,6 +20,7 @@ from hypothesis.stateful import (
 from store.driving import PUT_BACK, TYPE, Driver, at, key, published, signed_url
 
 from downloader.errors import InputError
+from downloader.rules.resume import Journal
 from downloader.rules.states import TRANSITIONS, State
 from downloader.rules.steps import (
     NewUrl,
@@ -219,7 +220,7 @@ class Histories(RuleBasedStateMachine):
         spent = (run.attempts + 1, run.refreshes)
         steps: list[TransferStep] = [
             published(run_id),
-            TryAgain(at(later), "reset", "Reset."),
+            TryAgain(at(later), "reset", "Reset.", run.attempts + 1),
             NewUrl(at(later), "url_refused", "Refused.", *spent),
             PUT_BACK,
             TransferFailed("http_404", "Gone.", *spent),
@@ -278,9 +279,7 @@ class Histories(RuleBasedStateMachine):
         run = transfers.ReadyRun(key(run_id), "", None, None, 0, 0, None, None, None, at(0))
         claim = transfers.ClaimedRun(run, lease)
         holds = self.runs[run_id].state == "downloading" and self.runs[run_id].lease == lease
-        noted = transfers.note_object(
-            self.database, claim, etag=None, total_bytes=size, now=at(self.now)
-        )
+        noted = transfers.note_object(self.database, claim, Journal(None, size), at(self.now))
         assert noted == holds
 
     def _keys(self, run_ids: set[int]) -> list[RunKey]:

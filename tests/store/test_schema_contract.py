@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from store.driving import SIGNATURE, Driver, key
 
 from downloader.clock import utc_now
+from downloader.rules.resume import Journal
 from downloader.rules.states import State
 from downloader.rules.steps import NewUrl, TransferFailed, TryAgain
 from downloader.store import blocks, control, events, leases, listing, transfers
@@ -301,13 +302,13 @@ def test_no_other_table_and_no_view_shows_a_urls_query(driver: Driver) -> None:
     driver.ready(11, 12, 13, 14, 15, 16, 17)
     claims = driver.claim_ready(1).claimed
     steps: list[TransferStep] = [
-        TryAgain(claims[0].run.ready_at or utc_now(), "reset", "The connection was reset."),
+        TryAgain(claims[0].run.ready_at or utc_now(), "reset", "The connection was reset.", 1),
         NewUrl(utc_now(), "url_expired", "The URL expired.", attempts=1, refreshes=1),
         TransferFailed("http_500", "The storage answers 500.", attempts=1, refreshes=1),
     ]
     for claim, step in zip(claims, steps, strict=False):
         assert driver.end([claim], step, 1) == [True]
-    transfers.note_object(driver.database, claims[3], etag='"e"', total_bytes=7, now=utc_now())
+    transfers.note_object(driver.database, claims[3], Journal('"e"', 7), utc_now())
     control.cancel(driver.database, [claims[4].run.key], utc_now())
     control.retry(driver.database, [claims[4].run.key], utc_now())
     leases.rescue(driver.database, utc_now())

@@ -103,7 +103,7 @@ def _waiting(driver: Driver) -> None:
 
 def _in_error(driver: Driver) -> None:
     claims = driver.downloading(1)
-    driver.end(claims, TryAgain(utc_now(), "reset", "The connection was reset."))
+    driver.end(claims, TryAgain(utc_now(), "reset", "The connection was reset.", 1))
 
 
 def _refused(driver: Driver) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from downloader.errors import BusyDatabaseError
+from downloader.rules.resume import NOTHING, Journal
 from downloader.rules.states import RunKey
 from downloader.transfer.engine import TransferError
 from downloader.transfer.guard import Guard
@@ -43,8 +44,9 @@ class Bench:
     folder: Path
     url: str
     key: RunKey = RUN_1
-    etag: str | None = None
-    total_bytes: int | None = None
+    journal: Journal = NOTHING
+    error_code: str | None = None
+    """How the last attempt ended."""
     received: int = 0
     """Bytes that progress was told of, over all attempts."""
     max_bytes: int = 10**9
@@ -62,11 +64,11 @@ class Bench:
         order = Order(
             self.key,
             self.url,
-            self.etag,
-            self.total_bytes,
+            self.journal,
             self._note_object,
             self._progress,
             self.max_bytes,
+            error_code=self.error_code,
         )
         return transfer(order, output, self.engine, guard or Guard(60))
 
@@ -80,7 +82,13 @@ class Bench:
         """Make an attempt that fails; return why."""
         with pytest.raises(TransferError) as raised:
             self.deliver()
+        self.error_code = raised.value.problem.error_code
         return raised.value.problem
+
+    @property
+    def etag(self) -> str | None:
+        """The ETag that was noted last."""
+        return self.journal.etag
 
     @property
     def parts(self) -> list[Path]:
@@ -92,12 +100,12 @@ class Bench:
         """The saved files, by name."""
         return {path.name: path.read_bytes() for path in self.folder.iterdir() if path.is_file()}
 
-    def _note_object(self, *, etag: str | None, total_bytes: int | None) -> bool:
+    def _note_object(self, journal: Journal) -> bool:
         self.noted.set()
         if self.busy_database:
             raise BusyDatabaseError("It is locked.")
         if self.keep_lease:
-            self.etag, self.total_bytes = etag, total_bytes
+            self.journal = journal
         return self.keep_lease
 
     def _progress(self, received: int) -> None:

@@ -10,6 +10,7 @@ import pytest
 from harness import wait_until
 from transfer.bench import RUN_1, presigned
 
+from downloader.rules.resume import NOTHING
 from downloader.transfer.desks import Desks, processors
 from downloader.transfer.engine import Timing
 from downloader.transfer.guard import Guard, Interrupted
@@ -90,9 +91,8 @@ def test_transfers_that_wait_keep_nobody(
         order = Order(
             RUN_1._replace(run_id=run_id),
             presigned(simulator, run_id),
-            None,
-            None,
-            lambda **_: True,
+            NOTHING,
+            lambda _: True,
             progress,
             10**9,
         )

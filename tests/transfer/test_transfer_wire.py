@@ -190,16 +190,15 @@ def test_rest_that_is_cut_again(serve: Serve, make_bench: Callable[..., Bench]) 
 
 
 def test_range_that_is_shorter_than_asked(serve: Serve, make_bench: Callable[..., Bench]) -> None:
-    """A server that sends less than the rest, and says so, is asked for what is then left."""
+    """A server that sends less than the rest, and says so, is asked on in the same attempt."""
     middle = CUT + 100_000
     less = partial(WAV[CUT:middle], content_range=f"bytes {CUT}-{middle - 1}/{SIZE}")
     rest = partial(WAV[middle:], content_range=f"bytes {middle}-{SIZE - 1}/{SIZE}")
     server = serve(cut_then(less, rest))
     bench = make_bench(server)
     bench.problem()
-    problem = bench.problem()
-    assert (problem.kind, problem.error_code) == (TRANSIENT, "truncated")
     bench.save()
+    assert len(server.requests) == 3
     assert bench.files == {"1.wav": WAV}
     assert bench.received == SIZE
 
@@ -397,7 +396,7 @@ def test_refusal_that_breaks_off(serve: Serve, make_bench: Callable[..., Bench])
         (head(304), TRANSIENT, "unexpected_redirect"),
         (head(418, content_length="0"), TRANSIENT, "storage_refused"),
         (head(200, content_length=str(2**50)), TRANSIENT, "bad_length"),
-        (ok(SMALL_WAV, content_encoding="br"), TRANSIENT, "encoded_content"),
+        (ok(bytes(range(256)), content_encoding="br"), WRONG, "encoded_content"),
     ],
     ids=["204", "302", "304", "418", "2**50 bytes", "br"],
 )
