@@ -518,7 +518,10 @@ class Inquiries:
         for one, still_held in zip(group, held, strict=True):
             one.held = still_held
         self._session.note_urls(
-            sum(one.held and isinstance(one.step, UrlReceived) for one in group)
+            sum(
+                one.held and isinstance(one.step, UrlReceived) and one.step.next_attempt_at is None
+                for one in group
+            )
         )
         # Here and not by those who asked: they may be cut off before they have their turn.
         self._session.note_ended(

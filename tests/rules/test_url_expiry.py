@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from downloader.rules.expiry import clock_offset, is_usable, says_expired, url_expires_at
+from downloader.rules.expiry import (
+    clock_offset,
+    is_usable,
+    says_expired,
+    seconds_until_valid,
+    url_expires_at,
+    url_valid_from,
+)
 
 NOW = datetime(2025, 1, 1, tzinfo=UTC)
 EPOCH = int(NOW.timestamp())
@@ -154,3 +161,77 @@ def test_no_refusal_raises(status: int, body: bytes, header: str) -> None:
     """Whatever a refusal holds, it is told from expiry, and the clock is read or not."""
     assert isinstance(says_expired(status, body), bool)
     clock_offset(header, b"<ServerTime>" + body + b"</ServerTime>", NOW)
+
+
+def not_before(epoch: object) -> dict[str, object]:
+    """Return a statement of a CloudFront policy that begins some time."""
+    between = {"AWS:EpochTime": epoch}
+    return {"Condition": {"DateGreaterThan": between, "DateLessThan": {"AWS:EpochTime": 2**32}}}
+
+
+@pytest.mark.parametrize(
+    ("query", "valid_from"),
+    [
+        pytest.param("X-Amz-Date=20250101T000100Z&X-Amz-Expires=60", 60, id="s3-v4"),
+        pytest.param("X-Goog-Date=20250101T000100Z&X-Goog-Expires=60", 60, id="google"),
+        pytest.param("x-oss-date=20250101T000100Z", 60, id="oss-v4"),
+        pytest.param("st=2025-01-01T00%3A01%3A00Z&se=2025-01-02&sig=x", 60, id="azure"),
+        pytest.param("st=2025-01-01T00%3A01%3A00Z", None, id="st-of-something-else"),
+        pytest.param("st=street&sig=x", None, id="st-that-is-no-time"),
+        pytest.param(f"Policy={policy({'Statement': [not_before(EPOCH + 60)]})}", 60, id="policy"),
+        pytest.param(f"Expires={EPOCH + 60}&Signature=x", None, id="s3-v2"),
+        pytest.param(f"q-sign-time={EPOCH + 60};{EPOCH + 120}", 60, id="tencent"),
+        pytest.param(
+            "st=2025-01-01T00:02Z&sig=x&X-Amz-Date=20250101T000100Z", 120, id="the-latest"
+        ),
+        pytest.param("X-Amz-Date=soon", None, id="garbage"),
+        pytest.param("", None, id="nothing"),
+    ],
+)
+def test_when_a_url_begins(query: str, valid_from: float | None) -> None:
+    """Each store's way to write from when on a URL is valid is read."""
+    found = url_valid_from(f"https://s.example/a.wav?{query}")
+    assert found == (None if valid_from is None else NOW + timedelta(seconds=valid_from))
+
+
+DATE = "Wed, 01 Jan 2025 00:00:00 GMT"
+LATER = "X-Amz-Date=20250101T000500Z&X-Amz-Expires=60"
+SKEWED = (
+    b"<Error><Code>RequestTimeTooSkewed</Code><RequestTime>20250101T000500Z</RequestTime>"
+    b"<ServerTime>2025-01-01T00:00:00Z</ServerTime></Error>"
+)
+NOT_YET = b"<Error><Code>AccessDenied</Code><Message>Request is not valid yet</Message></Error>"
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "body", "seconds"),
+    [
+        pytest.param(LATER, 403, NOT_YET, 300, id="s3"),
+        pytest.param(LATER, 400, b"<Code>AuthorizationQueryParametersError</Code>", 300, id="400"),
+        pytest.param(LATER, 403, b"", 300, id="no-words"),
+        pytest.param("st=2025-01-01T00:05Z&sig=x", 403, b"specified time frame", 300, id="azure"),
+        pytest.param("", 403, SKEWED, 300, id="skewed"),
+        pytest.param("", 403, b"Signature not yet current", 0, id="words-alone"),
+        pytest.param("", 403, b"<Code>RequestNotReadyYet</Code>", 0, id="minio"),
+        pytest.param("X-Amz-Date=20250101T000001Z", 403, b"", None, id="a-second"),
+        pytest.param("X-Amz-Date=20241231T000000Z", 403, b"Request has expired", None, id="old"),
+        pytest.param("X-Amz-Date=20241231T000000Z", 403, SKEWED, None, id="skewed-and-old"),
+        pytest.param("", 403, b"<Key>not yet valid</Key>", None, id="a-name"),
+        pytest.param(LATER, 404, NOT_YET, None, id="404"),
+    ],
+)
+def test_a_url_that_is_not_valid_yet(
+    query: str, status: int, body: bytes, seconds: float | None
+) -> None:
+    """A refusal before the URL's own beginning is one for a while, by the storage's clock."""
+    ours = NOW + timedelta(hours=7)  # a clock of ours that is wrong does not matter
+    url = f"https://s.example/a.wav?{query}"
+    assert seconds_until_valid(url, status, DATE, body, ours) == seconds
+
+
+@given(st.text(), st.sampled_from([400, 401, 403]), st.text(), st.binary())
+def test_whatever_a_refusal_says(query: str, status: int, date: str, body: bytes) -> None:
+    """No URL and no answer makes the judgement fail."""
+    url = f"https://s.example/?X-Amz-Date={query}&Policy={query}&q-sign-time={query}"
+    found = seconds_until_valid(url, status, date, body, NOW)
+    assert found is None or found >= 0
