@@ -76,7 +76,7 @@ def _runs_with_parts(database: Database, output: Output) -> dict[RunKey, verific
 
 
 def _is_full(session: Session) -> bool:
-    trouble = session.disk.trouble
+    trouble = session.folder.trouble
     return trouble is not None and trouble.reason == "disk_full"
 
 

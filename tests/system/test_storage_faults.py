@@ -142,7 +142,7 @@ def test_faults_that_stay(
     simulator = start_simulator(rules=[{"runs": [2], "where": "storage", "fault": one}])
     service = make_service(simulator)
     service.settings = replace(
-        service.settings, limits=replace(service.settings.limits, attempts=2, spread_seconds=0)
+        service.settings, limits=replace(service.settings.limits, attempts=2, patience_seconds=0)
     )
     service.submit(1, 2, 3)
     result = service.run()
