@@ -1,0 +1,136 @@
+"""What all runs are refused at one place is that place's trouble: it is waited for, at no run's cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from harness import wait_until
+
+if TYPE_CHECKING:
+    from harness import Program, StartSimulator
+
+    from downloader.simulator.server import Simulator
+
+IDS = range(1, 41)
+
+
+def for_all(where: str, kind: str, **details: object) -> dict[str, Any]:
+    """Return a rule of the simulator's for every run."""
+    return {"runs": "*", "where": where, "fault": {"kind": kind, **details}}
+
+
+def saved_after_an_outage(
+    program: Program, simulator: Simulator, rule: dict[str, Any], told: str
+) -> str:
+    """Drain through an outage that begins before and ends when it was told of; return the log."""
+    log = program.folder / "log"
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program.submit(IDS)
+    simulator.set_rules([rule])
+    with (
+        log.open("w") as stderr,
+        program.start(
+            *("run", "--drain", "--min-poll", "0.1s", "--stall", "2s"), stderr=stderr
+        ) as process,
+    ):
+        wait_until(lambda: told in log.read_text(), process)
+        simulator.set_rules([])
+        process.communicate(timeout=120)
+    assert process.returncode == 0, log.read_text()
+    program.assert_saved(simulator, IDS)
+    return log.read_text()
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *(
+            pytest.param(for_all("storage", "status", status=status), id=f"status-{status}")
+            for status in (400, 401, 403, 404, 407, 410, 418, 429, 451, 500, 502, 503, 520)
+        ),
+        pytest.param(for_all("storage", "error-page", form="html"), id="page"),
+        pytest.param(for_all("storage", "empty"), id="empty"),
+        pytest.param(for_all("storage", "reset", at="headers"), id="reset"),
+        pytest.param(for_all("storage", "truncate", after=0), id="truncated"),
+        pytest.param(for_all("storage", "stall", at="headers"), id="stall"),
+        pytest.param(for_all("storage", "redirect", to="ftp://127.0.0.1/x"), id="redirect"),
+    ],
+)
+def test_a_storage_that_refuses_all(
+    program: Program, start_simulator: StartSimulator, rule: dict[str, Any]
+) -> None:
+    """However a storage refuses everything, it is waited for: no attempt is spent, no run failed."""
+    simulator = start_simulator()
+    log = saved_after_an_outage(program, simulator, rule, "storage.down")
+    assert program.query("SELECT DISTINCT attempts, refreshes FROM runs") == [(1, 0)]
+    assert log.count("storage.down") == 1
+    assert log.count("storage.back") == 1
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *(
+            pytest.param(for_all("api", "status", status=status), id=f"status-{status}")
+            for status in (400, 404, 405, 409, 410, 413, 418, 422, 500, 501, 502, 503, 505, 520)
+        ),
+        pytest.param(for_all("api", "not-json"), id="page"),
+        pytest.param(for_all("api", "other-shape"), id="other-shape"),
+        pytest.param(for_all("api", "reset"), id="reset"),
+        pytest.param(for_all("api", "redirect"), id="redirect"),
+    ],
+)
+def test_an_api_that_refuses_all(
+    program: Program, start_simulator: StartSimulator, rule: dict[str, Any]
+) -> None:
+    """However an API refuses everything, it is waited for: nothing is failed, and it is not hurried."""
+    simulator = start_simulator()
+    saved_after_an_outage(program, simulator, rule, "api.down")
+    assert program.query("SELECT DISTINCT attempts, refreshes FROM runs") == [(1, 0)]
+    assert simulator.stats()["api"]["requests"] < 120
+
+
+@pytest.mark.parametrize("status", [400, 403, 422, 500, 501, 520])
+def test_a_bulk_endpoint_that_refuses_all(
+    program: Program, start_simulator: StartSimulator, status: int
+) -> None:
+    """While batches are refused and runs alone are answered, they are asked for alone, and saved."""
+    rule = for_all("api", "status", status=status) | {"endpoint": "bulk"}
+    simulator = start_simulator(rules=[rule])
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program.submit(IDS)
+    done = program("run", "--drain", "--min-poll", "0.1s")
+    assert done.returncode == 0, done.stderr
+    program.assert_saved(simulator, IDS)
+    assert simulator.stats()["api"]["requests"] < 4 * len(IDS)
+
+
+def test_a_key_of_before_stops_no_other(program: Program, start_simulator: StartSimulator) -> None:
+    """A call with a key that is refused ends by itself; a drain with a good one beside it goes on."""
+    simulator = start_simulator(finish_after=2)
+    simulator.set_options(type(simulator.options)(api_key="good-key-0123", finish_after=2))
+    program.env |= {"DOWNLOADER_API_URL": simulator.api_url, "CAMB_API_KEY": "good-key-0123"}
+    program.submit(IDS)
+    with program.start("run", "--drain", "--min-poll", "0.1s") as drain:
+        program.env["CAMB_API_KEY"] = "old-key-01234567"
+        once = program("run", "--once")
+        assert once.returncode == 3
+        assert "refused the API key" in once.stderr
+        assert program.query("SELECT scope, reason FROM blocks") == [("api", "key_refused")]
+        _, told = drain.communicate(timeout=60)
+    assert drain.returncode == 0, told
+    program.assert_saved(simulator, IDS)
+
+
+def test_another_folder_stops_no_other(program: Program, start_simulator: StartSimulator) -> None:
+    """A call whose own output folder cannot be used ends by itself; the drain beside it goes on."""
+    simulator = start_simulator(finish_after=2)
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program.submit(IDS)
+    with program.start("run", "--drain", "--min-poll", "0.1s") as drain:
+        once = program("run", "--once", "--output", "/proc/downloader")
+        assert once.returncode in {2, 3}, once.stderr
+        _, told = drain.communicate(timeout=60)
+    assert drain.returncode == 0, told
+    program.assert_saved(simulator, IDS)
