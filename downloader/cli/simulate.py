@@ -21,7 +21,7 @@ from downloader.simulator.options import (
     SimulatorOptions,
     loopback,
 )
-from downloader.simulator.rules import Rule, read_rules
+from downloader.simulator.rules import Rule, one_rule, read_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +46,15 @@ Examples:
   ]}
   # the faults there are
   downloader simulate --list-faults
+
+\b
+  # bad weather: the API is out of reach from second 30 to 90
+  downloader simulate --rule '{"where": "api", "fault": "refuse", "during": [30, 90]}'
+
+A rule has `where` (api or storage) and `fault`: a kind, or an object with parameters. It is of all
+runs and requests, unless it has `runs`, `run_type`, `endpoint` (bulk or single), `times` and `skip`
+(of a run's requests), `probability` (0 to 1) or `during` ([from, until] in seconds after the start,
+or after the rules were replaced). The first that applies wins. docs/simulator.md has more examples.
 
 A GET of /_simulator/stats at the API's origin says what was asked and answered; POST
 /_simulator/reset counts from zero, PUT /_simulator/rules replaces the rules.
@@ -94,6 +103,13 @@ _DEFAULTS: Final = SimulatorOptions()
 )
 @_option("--certfile", type=_FILE, help="PEM certificate: serve https.")
 @_option("--keyfile", type=_FILE, help="PEM key of the certificate, where it is another file.")
+@_option(
+    "--https",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Make an authority and serve https by it; its certificate is written to this file, for "
+    "SSL_CERT_FILE.",
+)
 @_option("--api-key", help="The only key that is accepted; without it, any is.")
 @_option(
     "--finish-after",
@@ -217,6 +233,13 @@ _DEFAULTS: Final = SimulatorOptions()
 @_option("--seed", type=int, default=0, help="Another seed, other chance decisions.")
 @_option("--rules", type=_FILE, help="JSON file: which runs meet which fault (see below).")
 @click.option(
+    "--rule",
+    "single_rules",
+    multiple=True,
+    metavar="JSON",
+    help="One rule, as in the file, after those there; may be repeated.",
+)
+@click.option(
     "--list-faults",
     is_flag=True,
     is_eager=True,
@@ -234,6 +257,8 @@ def simulate(
     size: int | None,
     fail: str | None,
     rules: Path | None,
+    single_rules: tuple[str, ...],
+    https: Path | None,
     **knobs: Any,  # noqa: ANN401 - click's values; SimulatorOptions checks them
 ) -> None:
     """Run a local stand-in for the service and its storage.
@@ -243,7 +268,10 @@ def simulate(
     loopback only, and stops on Ctrl+C.
     """
     try:
-        options = _options(knobs, size=size, fail=fail, rules=rules)
+        failing = (Rule.of(fail, "api", "word"),) if fail else ()
+        read = read_rules(rules) if rules else ()
+        knobs["rules"] = (*failing, *read, *map(one_rule, single_rules))
+        options = _options(knobs, size)
     except SimulatorError as error:
         raise click.UsageError(str(error)) from None
     try:
@@ -255,16 +283,13 @@ def simulate(
     if storage_port is None:  # after the last one, and after none, is any
         storage_port = (port + 1) % 65_536 if port else 0
     try:
-        serve(options, host, port, storage_port, certfile=certfile, keyfile=keyfile)
+        serve(options, host, port, storage_port, certfile=certfile, keyfile=keyfile, https=https)
     except SimulatorError as error:
         raise ConfigurationError(str(error)) from error
 
 
-def _options(
-    knobs: dict[str, Any], *, size: int | None, fail: str | None, rules: Path | None
-) -> SimulatorOptions:
+def _options(knobs: dict[str, Any], size: int | None) -> SimulatorOptions:
     if size is not None:
         knobs["min_size"] = knobs["max_size"] = size
     knobs["audio_format"] = knobs.pop("format")
-    failing = (Rule.of(fail, "api", "word"),) if fail else ()
-    return SimulatorOptions(**knobs, rules=failing + (read_rules(rules) if rules else ()))
+    return SimulatorOptions(**knobs)

@@ -42,12 +42,15 @@ def entry(state: SimulatorState, run_type: str, run_id: int, fault: Fault | None
         return {"status": fault.text("word"), "exception_reason": fault.text("reason")}
     if fault is not None and fault.kind == "value":
         return fault.value("value")
+    if fault is not None and fault.kind == "unknown":
+        return OMITTED
     if not state.is_finished(run_type, run_id):
         return _unfinished(state.options.unfinished, "PENDING")
     if fault is not None and fault.kind == "url":
         return {"output_url": fault.text("url")}
     lifetime = fault.number("seconds") if fault and fault.kind == "url-lifetime" else None
-    url = state.presigned(run_type, run_id, lifetime=lifetime)
+    later = (fault.number("seconds") if fault and fault.kind == "url-later" else None) or 0.0
+    url = state.presigned(run_type, run_id, lifetime=lifetime, later=later)
     return url if fault is not None and fault.kind == "plain-string" else {"output_url": url}
 
 
@@ -95,11 +98,11 @@ def as_results_list(answer: Mapping[str, object]) -> dict[str, object]:
 
 
 def faults_for(
-    state: SimulatorState, run_type: str, run_ids: Sequence[int]
+    state: SimulatorState, run_type: str, run_ids: Sequence[int], endpoint: str
 ) -> tuple[dict[int, Fault | None], Fault | None]:
     """Return what each run meets, and the first of them that takes the whole request."""
-    faults = {run_id: state.fault(Place.API, run_type, run_id) for run_id in run_ids}
+    faults = {run_id: state.fault(Place.API, run_type, run_id, endpoint) for run_id in run_ids}
     for fault in faults.values():
-        if fault is not None and fault.whole_request:
+        if fault is not None and fault.entry.whole_request:
             return faults, fault
     return faults, state.random_fault(Place.API, run_type, run_ids[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hmac
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,10 +20,10 @@ from pydantic_core import PydanticCustomError
 
 from downloader.simulator import answers
 from downloader.simulator.audio import CONTENT_TYPES, audio_file
-from downloader.simulator.broken import Broken, Truncated
+from downloader.simulator.broken import Broken, Surplus, Truncated
 from downloader.simulator.errors import SimulatorError
 from downloader.simulator.rules import parse_rules
-from downloader.simulator.state import RUN_TYPES, SimulatorState
+from downloader.simulator.state import PORTAL, RUN_TYPES, SimulatorState
 from downloader.simulator.waits import wait_headers
 from downloader.simulator.wire import wire_of
 
@@ -100,12 +101,12 @@ def _key_check(state: SimulatorState) -> Callable[[str], None]:
 def _bulk_endpoint(state: SimulatorState, run_type: str) -> Callable[..., Any]:
     async def endpoint(request: Request, payload: RunIDsRequestPayload) -> Response:
         state.stats.asked(payload.run_ids, bulk=True)
-        faults, fault = answers.faults_for(state, run_type, payload.run_ids)
+        faults, fault = answers.faults_for(state, run_type, payload.run_ids, "bulk")
         broken = await _late_or_broken(request, [*faults.values(), fault], fault)
         if broken is not None:
             return broken
         answer = answers.bulk(state, run_type, payload.run_ids, faults)
-        return _whole(state, request, fault, answer) or JSONResponse(answer)
+        return _bent(_whole(state, request, fault, answer) or JSONResponse(answer), fault, state)
 
     return endpoint
 
@@ -117,17 +118,19 @@ def _single_endpoint(state: SimulatorState, run_type: str) -> Callable[..., Any]
         output_type: Annotated[Literal["file_url", "raw_bytes"], Query()] = "raw_bytes",
     ) -> Response:
         state.stats.asked([run_id], bulk=False)
-        faults, fault = answers.faults_for(state, run_type, [run_id])
+        faults, fault = answers.faults_for(state, run_type, [run_id], "single")
         broken = await _late_or_broken(request, [*faults.values(), fault], fault)
         if broken is not None:
             return broken
-        value = answers.entry(state, run_type, run_id, faults[run_id])
+        own = faults[run_id]
+        value = answers.entry(state, run_type, run_id, own)
         answer = {} if value is answers.OMITTED else {str(run_id): value}
         whole = _whole(state, request, fault, answer)
         if whole is not None:
-            return whole
+            return _bent(whole, fault, state)
         if value is answers.OMITTED:
-            if state.options.single_unfinished == "404":
+            unknown = own is not None and own.kind == "unknown"
+            if unknown or state.options.single_unfinished == "404":
                 raise HTTPException(404, "Run not found or not finished")
             return JSONResponse({"status": "PENDING"})
         if isinstance(value, dict) and value.get("output_url"):
@@ -136,7 +139,8 @@ def _single_endpoint(state: SimulatorState, run_type: str) -> Callable[..., Any]
                 file = audio_file(name)
                 media_type = CONTENT_TYPES[name.extension]
                 return StreamingResponse(file.read(0, file.size), media_type=media_type)
-            return JSONResponse({state.options.single_key: value["output_url"]})
+            value = {state.options.single_key: value["output_url"]}
+            return _bent(JSONResponse(value), fault, state)
         return JSONResponse(value)
 
     return endpoint
@@ -172,7 +176,6 @@ def _whole(
             return JSONResponse(
                 {"detail": answers.detail_of(status) if detail is None else detail},
                 status_code=status,
-                headers=wait_headers(fault, state.now),
             )
         case "empty":
             return JSONResponse({})
@@ -192,10 +195,26 @@ def _whole(
     return None
 
 
+def _bent(answer: Response, fault: Fault | None, state: SimulatorState) -> Response:
+    """Add to a whole answer what a fault has beside it or behind it."""
+    if fault is None:
+        return answer
+    answer.headers.update(wait_headers(fault, state.now))
+    if fault.kind == "gzip":
+        packed = gzip.compress(bytes(answer.body), mtime=0)
+        headers = {"content-encoding": "gzip", "content-type": answer.headers["content-type"]}
+        return Response(packed, answer.status_code, headers)
+    return Surplus(answer, fault.text("what")) if fault.kind == "surplus" else answer
+
+
 def _add_controls(app: FastAPI, state: SimulatorState) -> None:
     @app.get("/_simulator/stats", include_in_schema=False)
     async def stats() -> dict[str, Any]:
         return state.stats.snapshot()
+
+    @app.get(PORTAL, include_in_schema=False)
+    async def portal() -> HTMLResponse:
+        return HTMLResponse("<html><body><h1>Welcome: please log in</h1></body></html>")
 
     @app.post("/_simulator/reset", include_in_schema=False, status_code=204)
     async def reset() -> None:
@@ -205,7 +224,7 @@ def _add_controls(app: FastAPI, state: SimulatorState) -> None:
     async def rules(value: Annotated[object, Body()]) -> dict[str, int]:
         try:
             parsed = parse_rules(value)
+            state.set_rules(parsed)
         except SimulatorError as error:
             raise HTTPException(400, str(error)) from None
-        state.set_rules(parsed)
         return {"rules": len(parsed)}

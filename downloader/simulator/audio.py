@@ -118,7 +118,19 @@ class FlacFile:
             yield b"".join(gathered)
 
 
-AudioFile = WavFile | FlacFile
+class Stored:
+    """Bytes that are held."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self.size = len(content)
+
+    def read(self, start: int, stop: int) -> Iterator[bytes]:
+        """Yield the bytes from `start` to before `stop`."""
+        yield self._content[start:stop]
+
+
+AudioFile = WavFile | FlacFile | Stored
 
 
 @lru_cache(maxsize=128)

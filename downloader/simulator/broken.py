@@ -1,4 +1,4 @@
-"""Responses of the API that break off, or never come."""
+"""Responses of the API that break off, never come, or come with something behind them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from downloader.simulator.wire import wire_of
+from downloader.simulator.wire import head, send_surplus, wire_of
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -44,3 +44,18 @@ class Truncated(Response):
         part = bytes(self.body)[: self._after]
         await send({"type": "http.response.body", "body": part, "more_body": True})
         await wire_of(scope).close()
+
+
+class Surplus(Response):
+    """An answer behind which something more comes."""
+
+    def __init__(self, answer: Response, what: str) -> None:
+        super().__init__()
+        self._answer, self._what = answer, what
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer by the rules, and then what is too much."""
+        await self._answer(scope, receive, send)
+        headers = [(name.decode(), value.decode()) for name, value in self._answer.raw_headers]
+        again = head(self._answer.status_code, headers) + bytes(self._answer.body)
+        await send_surplus(wire_of(scope), self._what, again)

@@ -32,6 +32,8 @@ class Kind:
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     whole_request: bool = True
     """At the API: it takes the whole request, not only this run's place in a bulk answer."""
+    connection: bool = False
+    """It befalls every connection, before it is known what is asked for."""
 
 
 UNFINISHED_SHAPES: Final = ("omit", "null", "url-null", "url-empty", "url-missing", "status")
@@ -52,6 +54,36 @@ _WAITS: Final[Mapping[str, Parameter]] = {
     ),
 }
 
+_CONNECTION: Final[Mapping[str, Kind]] = {
+    "refuse": Kind("connections are refused", connection=True),
+    "drop": Kind("no connection comes about: what is sent is dropped (Linux)", connection=True),
+    "hang": Kind("connections come about, and nothing comes after, nor any TLS", connection=True),
+    "abort": Kind("each connection is reset as soon as it is there", connection=True),
+    "certificate": Kind(
+        "with --https: a certificate that is not to be trusted",
+        {
+            "what": Parameter(
+                str,
+                "expired",
+                "what is wrong with it",
+                ("expired", "not-yet", "other-name", "other-authority"),
+            )
+        },
+        connection=True,
+    ),
+}
+_SURPLUS: Final = Kind(
+    "something more comes behind the answer, on a connection that is kept",
+    {
+        "what": Parameter(
+            str,
+            "answer",
+            "the answer once more, an unasked 408, or stray bytes",
+            ("answer", "timeout", "bytes"),
+        )
+    },
+)
+
 API_FAULTS: Final[Mapping[str, Kind]] = {
     # one run's place in an answer
     "pending": Kind(
@@ -59,9 +91,6 @@ API_FAULTS: Final[Mapping[str, Kind]] = {
         {
             "shape": Parameter(
                 str, None, "how it is said (default: --unfinished)", UNFINISHED_SHAPES
-            ),
-            "until": Parameter(
-                float, None, "seconds after the start when it ends (default: never)"
             ),
             "status": Parameter(str, "PENDING", "the provider's word, in the shape `status`"),
         },
@@ -91,6 +120,14 @@ API_FAULTS: Final[Mapping[str, Kind]] = {
         {"seconds": Parameter(float, -60.0, "0 or less: it has expired when it is handed out")},
         whole_request=False,
     ),
+    "url-later": Kind(
+        "the URL is signed ahead: it is of no use until then (stores whose URLs have a beginning)",
+        {"seconds": Parameter(float, 60.0, "how far ahead", least=0)},
+        whole_request=False,
+    ),
+    "unknown": Kind(
+        "the service does not know the run: not in a bulk answer, 404 alone", whole_request=False
+    ),
     "extra-id": Kind(
         "a run that was not asked for is in the answer too",
         {"run_id": Parameter(int, None, "the run (default: the asked one + 1,000,000)")},
@@ -105,14 +142,18 @@ API_FAULTS: Final[Mapping[str, Kind]] = {
             **_WAITS,
         },
     ),
-    "empty": Kind("`{}`, whatever was asked for"),
+    "empty": Kind("`{}`, whatever was asked for", _WAITS),
     "results-list": Kind('`{"results": [{"run_id", "output_url"}, ...]}`'),
     "not-json": Kind(
-        "an HTML page", {"status": Parameter(int, 200, "the status it comes with, 200 to 599")}
+        "an HTML page, as of a gateway or of a network that wants a login",
+        {"status": Parameter(int, 200, "the status it comes with, 200 to 599"), **_WAITS},
     ),
     "other-shape": Kind(
-        "JSON of another shape", {"body": Parameter(object, ["unexpected"], "any JSON value")}
+        "JSON of another shape",
+        {"body": Parameter(object, ["unexpected"], "any JSON value"), **_WAITS},
     ),
+    "gzip": Kind("Content-Encoding: gzip, asked for or not"),
+    "surplus": _SURPLUS,
     "truncate": Kind("Content-Length says more than is sent", {"after": _AFTER}),
     "reset": Kind("the connection is reset instead of an answer"),
     "stall": Kind(
@@ -127,13 +168,32 @@ API_FAULTS: Final[Mapping[str, Kind]] = {
             "to": Parameter(
                 str, None, "the address (default: the same path at the storage)", header=True
             ),
+            **_WAITS,
         },
     ),
+    **_CONNECTION,
 }
+
+DIGESTS: Final = (
+    "content-md5",
+    "x-goog-hash",
+    "x-amz-checksum-sha256",
+    "x-amz-checksum-sha1",
+    "x-amz-checksum-crc32",
+    "repr-digest",
+    "content-digest",
+    "digest",
+    "etag",
+)
+"""The headers that tell a digest; `etag`: the MD5 in hex, as S3 has it of plain uploads."""
 
 STORAGE_FAULTS: Final[Mapping[str, Kind]] = {
     # refusals
-    "expired": Kind("the store's answer to an expired URL, whatever the URL says"),
+    "expired": Kind("the store's answer to an expired URL, whatever the URL says", _WAITS),
+    "late": Kind(
+        "404: the object is there only some time after a URL of the run was first given",
+        {"seconds": Parameter(float, 60.0, "how long after", least=0), **_WAITS},
+    ),
     "status": Kind(
         "an S3 error",
         {
@@ -178,9 +238,17 @@ STORAGE_FAULTS: Final[Mapping[str, Kind]] = {
         "Content-Length is wrong, the body is whole",
         {"by": Parameter(int, 1000, "how much too large (negative: too small)")},
     ),
-    "gzip": Kind("Content-Encoding: gzip, asked for or not"),
+    "gzip": Kind("the object is stored gzipped: Content-Encoding: gzip, asked for or not"),
+    "surplus": _SURPLUS,
     # ranges and validators
     "ignore-range": Kind("200 and the whole body, whatever Range says"),
+    "partial": Kind(
+        "206 with some of the range asked for",
+        {
+            "bytes": Parameter(int, None, "at most so many (default: all)", least=1),
+            "unasked": Parameter(bool, True, "206 also where no range was asked for"),  # noqa: FBT003 - a default
+        },
+    ),
     "wrong-content-range": Kind(
         "a Content-Range that is not the range asked for",
         {
@@ -189,22 +257,43 @@ STORAGE_FAULTS: Final[Mapping[str, Kind]] = {
         },
     ),
     "weak-etag": Kind("the ETag is weak"),
-    "no-etag": Kind("there is no ETag"),
+    "no-etag": Kind(
+        "there is no ETag, Last-Modified alone",
+        {
+            "modified": Parameter(
+                float, None, "seconds ago, as the rules came (default: in 2025)", least=0
+            ),
+        },
+    ),
+    "digest": Kind(
+        "a digest of the file is told",
+        {
+            "header": Parameter(str, "content-md5", "which", DIGESTS),
+            "wrong": Parameter(
+                str,
+                "nothing",
+                "what is not right: the digest, or a byte",
+                ("nothing", "digest", "bytes"),
+            ),
+        },
+    ),
     "changed": Kind(
         "another object under the same name: other bytes, other ETag",
         {"version": Parameter(int, 2, "which one; 1 is the true one", least=1, most=1e6)},
     ),
     # what comes instead of the audio
     "error-page": Kind(
-        "an error page with status 200",
+        "an error page, with status 200 unless told otherwise",
         {
+            "status": Parameter(int, 200, "200 to 599"),
             "form": Parameter(str, "xml", "its language", ("xml", "html", "json")),
             "content_type": Parameter(
                 str, None, "its Content-Type (default: the true one)", header=True
             ),
+            "retry_after": _WAITS["retry_after"],
         },
     ),
-    "empty": Kind("status 200 and no bytes"),
+    "empty": Kind("status 200 and no bytes", _WAITS),
     "wrong-magic": Kind("the right length, but not audio: other first bytes"),
     "streamed": Kind("the header does not know the size (RIFF 0xFFFFFFFF, FLAC 0 samples)"),
     "headers": Kind(
@@ -216,10 +305,16 @@ STORAGE_FAULTS: Final[Mapping[str, Kind]] = {
         {
             "status": Parameter(int, 302, "301, 302, 303, 307 or 308"),
             "to": Parameter(
-                str, "same", "same (origin), other (origin), loop, or an address", header=True
+                str,
+                "same",
+                "same (origin), other (origin), loop, plain (http, from https), portal (a page "
+                "that wants a login), or an address",
+                header=True,
             ),
+            **_WAITS,
         },
     ),
+    **_CONNECTION,
 }
 
 FAULTS: Final[Mapping[Place, Mapping[str, Kind]]] = {

@@ -112,6 +112,7 @@ async def deliver(
         if how.rate is not None:
             await wire.wait(max(begun + sent / how.rate - time.monotonic(), 0))
         if wire.gone:
+            await wire.wait(None)  # or uvicorn would miss the end of the answer
             return
         count(len(piece))
         await sink.write(piece)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from downloader.simulator.catalogue import FAULTS, Place
+from downloader.simulator.catalogue import FAULTS, Kind, Place
 from downloader.simulator.errors import SimulatorError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_STATUS_RANGES: Final = {"status": (400, 599), "not-json": (200, 599), "redirect": (301, 308)}
+_STATUS_RANGES: Final = {
+    "status": (400, 599),
+    "not-json": (200, 599),
+    "error-page": (200, 599),
+    "redirect": (301, 308),
+}
 
+_PAGES: Final = ("not-json", "error-page")
 _WITHOUT_BODY: Final = frozenset({204, 205, 304})
 
 
@@ -45,18 +51,18 @@ class Fault:
             raise SimulatorError(
                 f"status of fault {self.kind!r} must be {limits[0]} to {limits[1]}"
             )
-        if self.kind == "not-json" and self.integer("status") in _WITHOUT_BODY:
-            raise SimulatorError("status of fault 'not-json' must be one that a page comes with")
+        if self.kind in _PAGES and self.integer("status") in _WITHOUT_BODY:
+            raise SimulatorError(f"status of fault {self.kind!r} must be one that a page has")
 
     @property
-    def whole_request(self) -> bool:
-        """Whether it takes the whole request (see `Kind.whole_request`)."""
-        return FAULTS[self.place][self.kind].whole_request
+    def entry(self) -> Kind:
+        """What the catalogue says of faults of this kind."""
+        return FAULTS[self.place][self.kind]
 
     def value(self, name: str) -> object:
         """Return a parameter as it was given, or its default."""
         given = self.parameters.get(name)
-        return FAULTS[self.place][self.kind].parameters[name].default if given is None else given
+        return self.entry.parameters[name].default if given is None else given
 
     def integer(self, name: str, default: int = 0) -> int:
         """Return a parameter that is a whole number; `default` where the catalogue derives it."""

@@ -28,6 +28,12 @@ class Part:
             return f"bytes {self.start}-{self.stop - 1}/{self.total}"
         return f"bytes */{self.total}" if self.status == 416 else None
 
+    def capped(self, most: int, *, unasked: bool) -> Part:
+        """Return at most so many bytes of it, as 206; the whole file only if `unasked`."""
+        if self.status == 416 or (self.status == 200 and not unasked) or self.total == 0:
+            return self
+        return Part(206, self.start, min(self.stop, self.start + most), self.total)
+
 
 def part_asked_for(
     headers: Mapping[str, str], total: int, *, etag: str | None, last_modified: str

@@ -5,11 +5,13 @@ A rule file is JSON::
     {"rules": [
       {"runs": "100-120", "where": "storage", "fault": {"kind": "truncate", "after": 1000},
        "times": 1},
-      {"runs": {"modulo": 7, "remainder": 3}, "where": "api", "fault": {"kind": "word"}}
+      {"runs": {"modulo": 7, "remainder": 3}, "where": "api", "fault": {"kind": "word"}},
+      {"where": "storage", "fault": {"kind": "status", "status": 503}, "during": [30, 90]}
     ]}
 
 The first rule that applies wins, for each place. A rule that has been used up (`times`), is
-still being skipped (`skip`) or loses its throw (`probability`) lets the next one have its turn.
+still being skipped (`skip`), loses its throw (`probability`) or is not on (`during`) lets the
+next one have its turn.
 """
 
 from __future__ import annotations
@@ -19,11 +21,12 @@ import json
 import threading
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from downloader.simulator.catalogue import Place
 from downloader.simulator.errors import SimulatorError, shown
 from downloader.simulator.faults import Fault
+from downloader.simulator.parameters import MOST_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -91,7 +94,9 @@ def _is_number(text: str) -> bool:
 
 
 _MOST_DIGITS: Final = 30
-_KEYS: Final = {"runs", "where", "fault", "run_type", "times", "skip", "probability"}
+_WHEN: Final = ("run_type", "times", "skip", "probability", "during", "endpoint")
+_KEYS: Final = {"runs", "where", "fault", *_WHEN}
+ENDPOINTS: Final = ("bulk", "single")
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,10 @@ class Rule:
     """Not the first so many of a run's requests."""
     probability: float = 1.0
     """Of each request; decided by seed, rule, run and count, so that it can be repeated."""
+    during: tuple[float, float | None] | None = None
+    """Only from this second to before that one (None: for ever) after the rules were given."""
+    endpoint: str | None = None
+    """Only requests to this one of the API's endpoints; None means both."""
 
     def __post_init__(self) -> None:
         if self.times is not None and (type(self.times) is not int or self.times < 1):
@@ -118,29 +127,29 @@ class Rule:
             raise SimulatorError(f"probability must be 0 to 1, not {shown(self.probability)}")
         if self.run_type is not None and not isinstance(self.run_type, str):
             raise SimulatorError(f"run_type must be a string, not {shown(self.run_type)}")
+        if self.during is not None:
+            object.__setattr__(self, "during", _window(self.during))
+        if self.endpoint is not None and (
+            self.fault.place is not Place.API or self.endpoint not in ENDPOINTS
+        ):
+            raise SimulatorError(
+                f"endpoint is bulk or single, and of the api only; not {shown(self.endpoint)}"
+            )
+        if self.fault.entry.connection and _conditions(self) != (Runs(), None, None, 0, 1, None):
+            raise SimulatorError(
+                f"fault {self.fault.kind!r} befalls connections, whatever run they are for: "
+                "its rule has `during` and no other condition"
+            )
 
     @classmethod
-    def of(
-        cls,
-        runs: object,
-        where: str,
-        kind: str,
-        *,
-        run_type: str | None = None,
-        times: int | None = None,
-        skip: int = 0,
-        probability: float = 1.0,
-        **parameters: object,
-    ) -> Rule:
-        """Make a rule in one line: `Rule.of("1-5", "storage", "truncate", times=1, after=100)`."""
-        return cls(
-            Runs.parse(runs),
-            Fault(_place(where), kind, parameters),
-            run_type=run_type,
-            times=times,
-            skip=skip,
-            probability=probability,
-        )
+    def of(cls, runs: object, where: str, kind: str, **more: object) -> Rule:
+        """Make a rule in one line: `Rule.of("1-5", "storage", "truncate", times=1, after=100)`.
+
+        `more` has conditions, as in a rule file, and parameters of the fault.
+        """
+        when = {name: more.pop(name) for name in _WHEN if name in more}
+        fault: dict[str, object] = {"kind": kind} | more
+        return cls.parse({"runs": runs, "where": where, "fault": fault} | when)
 
     @classmethod
     def parse(cls, value: object) -> Rule:
@@ -151,22 +160,37 @@ class Rule:
             raise SimulatorError(
                 f"unknown key {shown(unknown[0])} in a rule; known: {', '.join(sorted(_KEYS))}"
             )
-        if missing := sorted({"runs", "where", "fault"} - set(value)):
+        if missing := sorted({"where", "fault"} - set(value)):
             raise SimulatorError(f"a rule needs {missing[0]!r}: {shown(value)}")
-        fault = {"kind": value["fault"]} if isinstance(value["fault"], str) else value["fault"]
+        fault: object = value["fault"]
+        if isinstance(fault, str):
+            fault = {"kind": fault}
         if not isinstance(fault, dict) or not isinstance(fault.get("kind"), str):
             raise SimulatorError(
                 f'fault must be {{"kind": NAME, ...}}, not {shown(value["fault"])}'
             )
         parameters = {key: item for key, item in fault.items() if key != "kind"}
-        return cls(
-            Runs.parse(value["runs"]),
-            Fault(_place(value["where"]), fault["kind"], parameters),
-            run_type=value.get("run_type"),
-            times=value.get("times"),
-            skip=value.get("skip", 0),
-            probability=value.get("probability", 1.0),
-        )
+        when: dict[str, Any] = {name: value[name] for name in _WHEN if name in value}
+        runs = Runs.parse(value.get("runs", "*"))
+        return cls(runs, Fault(_place(value["where"]), fault["kind"], parameters), **when)
+
+
+def _conditions(rule: Rule) -> tuple[object, ...]:
+    """Return all that makes a rule apply to some requests and not to others, but the time."""
+    return (rule.runs, rule.run_type, rule.times, rule.skip, rule.probability, rule.endpoint)
+
+
+def _window(value: object) -> tuple[float, float | None]:
+    """Check what is given as `during`."""
+    match value:
+        case [int() | float() as begin, int() | float() | None as end] if (
+            0 <= begin <= MOST_SECONDS and (end is None or begin < end)
+        ):
+            return begin, end
+    raise SimulatorError(
+        f"during must be [from, until] in seconds, such as [30, 90] or [30, null], "
+        f"not {shown(value)}"
+    )
 
 
 def _place(value: object) -> Place:
@@ -203,17 +227,32 @@ def _text_of(path: Path) -> str:
 def read_rules(path: Path) -> tuple[Rule, ...]:
     """Read a rule file; raise `SimulatorError` naming it where it cannot be."""
     try:
-        return parse_rules(json.loads(_text_of(path)))
-    except RecursionError as error:
-        raise SimulatorError(f"{path} is not JSON: it is nested too deeply") from error
+        return parse_rules(_from_json(_text_of(path)))
     except OSError as error:
         raise SimulatorError(f"{path}: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise SimulatorError(f"{path} is not JSON: {error}") from error
-    except ValueError as error:
-        raise SimulatorError(f"{path} has a number with thousands of digits") from error
     except SimulatorError as error:
         raise SimulatorError(f"{path}: {error}") from None
+
+
+def one_rule(text: str) -> Rule:
+    """Read one rule from its JSON; raise `SimulatorError` naming it where it cannot be."""
+    try:
+        return Rule.parse(_from_json(text))
+    except SimulatorError as error:
+        raise SimulatorError(f"rule {shown(text)}: {error}") from None
+
+
+def _from_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise SimulatorError("it is not JSON: it is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise SimulatorError(f"it is not JSON: {error}") from error
+    except ValueError as error:
+        raise SimulatorError("it has a number with thousands of digits") from error
 
 
 _MOST_BYTES: Final = 16_000_000
@@ -247,30 +286,44 @@ class RuleBook:
         self._fault_rate = fault_rate
         self._met: Counter[tuple[int | Place, str, int]] = Counter()
         self._lock = threading.Lock()
+        self.kinds = frozenset(rule.fault.kind for rule in rules)
+        """The kinds of faults that are in the rules."""
+
+    def connection_fault(self, place: Place | None, elapsed: float) -> Fault | None:
+        """Return what befalls each connection to a place, `elapsed` seconds after the start."""
+        for rule in self._rules:
+            fault = rule.fault
+            if fault.entry.connection and fault.place is place and _is_on(rule, elapsed):
+                return fault
+        return None
 
     def fault(
-        self, place: Place, run_type: str, run_id: int, *, elapsed: float = 0.0
+        self,
+        place: Place,
+        run_type: str,
+        run_id: int,
+        *,
+        elapsed: float = 0.0,
+        endpoint: str | None = None,
     ) -> Fault | None:
         """Return what this request of a run meets, `elapsed` seconds after the start; count it."""
         with self._lock:
             for number, rule in enumerate(self._rules):
                 if rule.fault.place is not place or run_id not in rule.runs:
                     continue
-                if rule.run_type not in (None, run_type):
+                if rule.run_type not in (None, run_type) or rule.endpoint not in (None, endpoint):
                     continue
-                if self._applies(number, rule, run_type, run_id, elapsed):
+                if rule.fault.entry.connection or not _is_on(rule, elapsed):
+                    continue
+                if self._applies(number, rule, run_type, run_id):
                     return rule.fault
         return None
 
-    def _applies(self, number: int, rule: Rule, run_type: str, run_id: int, elapsed: float) -> bool:
+    def _applies(self, number: int, rule: Rule, run_type: str, run_id: int) -> bool:
         count = self._met[number, run_type, run_id]
         self._met[number, run_type, run_id] += 1
         if count < rule.skip or (rule.times is not None and count >= rule.skip + rule.times):
             return False
-        if rule.fault.place is Place.API and rule.fault.kind == "pending":
-            until = rule.fault.number("until")
-            if until is not None and elapsed >= until:
-                return False
         return rule.probability >= 1 or rule.probability > chance(
             self._seed, number, run_type, run_id, count
         )
@@ -286,3 +339,8 @@ class RuleBook:
             return None
         faults = _RANDOM_FAULTS[place]
         return faults[int(chance(self._seed, "which", run_type, run_id, count) * len(faults))]
+
+
+def _is_on(rule: Rule, elapsed: float) -> bool:
+    begin, end = rule.during or (0.0, None)
+    return begin <= elapsed and (end is None or elapsed < end)

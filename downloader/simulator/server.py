@@ -1,4 +1,4 @@
-"""Running a simulator: two listeners, one for the API and one for the storage, in one thread."""
+"""Running a simulator: a listener for the API, one or two for the storage, in one thread."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import ssl
 import sys
 import threading
 from concurrent.futures import Future
-from email.utils import formatdate
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import uvicorn
 
 from downloader.simulator.api import PREFIX
 from downloader.simulator.audio import audio_file, audio_name
+from downloader.simulator.catalogue import Place
 from downloader.simulator.errors import SimulatorError
 from downloader.simulator.front import Front
+from downloader.simulator.listening import BACKLOG, Listener
 from downloader.simulator.options import SimulatorOptions, loopback
 from downloader.simulator.rules import Rule
 from downloader.simulator.state import SimulatorState
@@ -29,67 +31,18 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import FrameType, TracebackType
 
-    from starlette.types import ASGIApp
+    from downloader.simulator.certificates import Authority
 
 _KEEP_ALIVE_SECONDS: Final = 30
-_BACKLOG: Final = 2048
-_LAST_WORDS_SECONDS: Final = 5.0
-"""How long a request may take to notice that its connection was aborted."""
-
-
-class _Listener(uvicorn.Server):
-    """One uvicorn server that says when it is ready and stops at once when it is told to.
-
-    uvicorn's own way out waits for every response to end, in steps of 0.1 s; a stalled one
-    never does. Here connections are aborted, which wakes whoever waits on them.
-    """
-
-    def __init__(self, config: uvicorn.Config, state: SimulatorState) -> None:
-        super().__init__(config)
-        self._state = state
-        self._stop = asyncio.Event()
-        self.ready = asyncio.Event()
-        self._write_date()
-
-    def stop(self) -> None:
-        """End `main_loop`."""
-        self._stop.set()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
-        await super().startup(sockets)
-        self.ready.set()
-
-    async def main_loop(self) -> None:
-        """Keep the Date header right until it is time to stop."""
-        while not self._stop.is_set():
-            self._write_date()
-            try:
-                await asyncio.wait_for(self._stop.wait(), 0.5)
-            except TimeoutError:
-                continue
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop listening and abort what is open."""
-        for server in self.servers:
-            server.close()
-        for listening in sockets or []:
-            listening.close()
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        if tasks := list(self.server_state.tasks):
-            await asyncio.wait(tasks, timeout=_LAST_WORDS_SECONDS)
-
-    def _write_date(self) -> None:
-        date = formatdate(self._state.now, usegmt=True)
-        self.server_state.default_headers = [(b"date", date.encode())]
 
 
 class Simulator:
     """A local stand-in for the service, running while it is used as a context manager.
 
     It runs in a daemon thread of this process. `port` and `storage_port` 0 take free ones. With
-    a certificate both origins are https. Raises `SimulatorError` where it cannot be started.
+    a certificate both origins are https, and the storage is by http too, where redirects may
+    lead. `https` is a file: an authority is made, whose certificate goes there, and https served
+    by it. Raises `SimulatorError` where it cannot be started.
     """
 
     def __init__(
@@ -101,17 +54,24 @@ class Simulator:
         storage_port: int = 0,
         certfile: Path | None = None,
         keyfile: Path | None = None,
+        https: Path | None = None,
     ) -> None:
-        self._state = SimulatorState(options or SimulatorOptions())
+        self._authority = _authority(host, https, certfile) if https else None
+        self._state = SimulatorState(
+            options or SimulatorOptions(), has_authority=self._authority is not None
+        )
         self._host = host
         self._address = loopback(host)
-        self._ports = (port, storage_port)
+        self._ports: tuple[int, ...] = (port, storage_port)
         if keyfile is not None and certfile is None:
             raise SimulatorError("a key file is of use only with its certificate")
         self._certfile, self._keyfile = certfile, keyfile
+        self._is_https = certfile is not None or https is not None
+        if self._is_https:
+            self._ports = (port, storage_port, 0)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
-        self._listeners: list[_Listener] = []
+        self._listeners: list[Listener] = []
 
     @property
     def api_url(self) -> str:
@@ -167,9 +127,12 @@ class Simulator:
         sockets = self._bind()
         started: Future[None] = Future()
         try:
-            configs = [self._config(Front(self._state)), self._config(Storage(self._state))]
+            served = [
+                (self._config(place), place, bound)
+                for place, bound in zip((*Place, None), sockets, strict=False)
+            ]
             self._thread = threading.Thread(
-                target=self._run, args=(configs, sockets, started), name="simulator", daemon=True
+                target=self._run, args=(served, started), name="simulator", daemon=True
             )
             self._thread.start()
             started.result()
@@ -195,7 +158,7 @@ class Simulator:
         sockets: list[socket.socket] = []
         for port in self._ports:
             try:
-                bound = socket.create_server((self._address, port), family=family, backlog=_BACKLOG)
+                bound = socket.create_server((self._address, port), family=family, backlog=BACKLOG)
             except (OSError, OverflowError) as error:
                 for other in sockets:
                     other.close()
@@ -204,15 +167,20 @@ class Simulator:
                     f"cannot listen on {self._host} port {port}: {reason}"
                 ) from error
             sockets.append(bound)
-        scheme = "https" if self._certfile else "http"
+        schemes = ("https", "https", "http") if self._is_https else ("http", "http")
         host = f"[{self._host}]" if ":" in self._host else self._host
-        api, storage = (f"{scheme}://{host}:{bound.getsockname()[1]}" for bound in sockets)
-        self._state.api_origin, self._state.storage_origin = api, storage
+        origins = [
+            f"{scheme}://{host}:{bound.getsockname()[1]}"
+            for scheme, bound in zip(schemes, sockets, strict=True)
+        ]
+        state = self._state
+        state.api_origin, state.storage_origin, state.plain_origin = *origins[:2], origins[-1]
         return sockets
 
-    def _config(self, app: ASGIApp) -> uvicorn.Config:
+    def _config(self, place: Place | None) -> uvicorn.Config:
+        state, secured = self._state, self._certfile if place else None
         config = uvicorn.Config(
-            app,
+            Front(state) if place is Place.API else Storage(state),
             http=WireProtocol,
             ws="none",
             lifespan="off",
@@ -222,39 +190,67 @@ class Simulator:
             server_header=False,
             date_header=False,
             proxy_headers=False,
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            ssl_certfile=self._certfile,
-            ssl_keyfile=self._keyfile,
+            ssl_certfile=secured,
+            ssl_keyfile=self._keyfile if secured else None,
         )
         try:
             config.load()
         except (OSError, ssl.SSLError) as error:
             raise SimulatorError(f"cannot use certificate {self._certfile}: {error}") from error
+        if self._authority is not None and place is not None:
+            config.ssl = self._authority.context(partial(_wrong_certificate, state, place))
         return config
 
     def _run(
-        self, configs: list[uvicorn.Config], sockets: list[socket.socket], started: Future[None]
+        self,
+        served: list[tuple[uvicorn.Config, Place | None, socket.socket]],
+        started: Future[None],
     ) -> None:
         try:
-            asyncio.run(self._serve(configs, sockets, started))
+            asyncio.run(self._serve(served, started))
         except BaseException as error:
             if started.done():
                 raise
             started.set_exception(error)
 
     async def _serve(
-        self, configs: list[uvicorn.Config], sockets: list[socket.socket], started: Future[None]
+        self,
+        served: list[tuple[uvicorn.Config, Place | None, socket.socket]],
+        started: Future[None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._loop.set_exception_handler(_without_broken_connections)
-        self._listeners = [_Listener(config, self._state) for config in configs]
+        self._listeners = [
+            Listener(config, self._state, place, bound) for config, place, bound in served
+        ]
         async with asyncio.TaskGroup() as group:
-            for listener, listening in zip(self._listeners, sockets, strict=True):
-                group.create_task(listener.serve([listening]))
+            for listener in self._listeners:
+                group.create_task(listener.serve())
             for listener in self._listeners:
                 await listener.ready.wait()
             started.set_result(None)
+
+
+def _authority(host: str, path: Path, certfile: Path | None) -> Authority:
+    """Make an authority, and tell of it in a file."""
+    if certfile is not None:
+        raise SimulatorError("a certificate is given, or made: not both")
+    loopback(host)
+    try:
+        from downloader.simulator.certificates import Authority  # noqa: PLC0415 - few want it
+    except ImportError as error:
+        raise SimulatorError("certificates are made by trustme: pip install trustme") from error
+    authority = Authority(host)
+    authority.write(path)
+    return authority
+
+
+def _wrong_certificate(state: SimulatorState, place: Place) -> str | None:
+    """Return what is to be wrong with the certificate now; None: nothing."""
+    fault = state.connection_fault(place)
+    return fault.text("what") if fault and fault.kind == "certificate" else None
 
 
 def _without_broken_connections(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -271,6 +267,7 @@ def serve(
     *,
     certfile: Path | None = None,
     keyfile: Path | None = None,
+    https: Path | None = None,
 ) -> None:
     """Run a simulator until SIGINT or SIGTERM, for the command line.
 
@@ -290,6 +287,7 @@ def serve(
             storage_port=storage_port,
             certfile=certfile,
             keyfile=keyfile,
+            https=https,
         ) as simulator:
             sys.stdout.write(
                 f"API: {simulator.api_url}\n"

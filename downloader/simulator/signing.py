@@ -90,13 +90,16 @@ def _temporary(terms: Terms) -> list[str]:
     return [*_aws(terms), f"X-Amz-Security-Token={quote(token, safe='')}"]
 
 
-def _v4_expiry(prefix: str) -> Callable[[Mapping[str, str]], float]:
-    def expiry(query: Mapping[str, str]) -> float:
-        signed_at = datetime.strptime(query[f"{prefix}-Date"], "%Y%m%dT%H%M%S%z")
-        seconds = int(query[f"{prefix}-Expires"])
-        return signed_at.timestamp() + seconds
+def _v4_moment(prefix: str) -> Callable[[Mapping[str, str]], float]:
+    return lambda query: datetime.strptime(query[f"{prefix}-Date"], "%Y%m%dT%H%M%S%z").timestamp()
 
-    return expiry
+
+def _v4_expiry(prefix: str) -> Callable[[Mapping[str, str]], float]:
+    begin = _v4_moment(prefix)
+    return lambda query: begin(query) + int(query[f"{prefix}-Expires"])
+
+
+_aws_begin = _v4_moment("X-Amz")
 
 
 def _temporary_expiry(query: Mapping[str, str]) -> float:
@@ -108,9 +111,8 @@ def _epoch_expiry(query: Mapping[str, str]) -> float:
     return float(query["Expires"])
 
 
-def _azure_expiry(query: Mapping[str, str]) -> float:
-    moment = datetime.strptime(query["se"], "%Y-%m-%dT%H:%M:%S%z")
-    return moment.timestamp()
+def _azure_moment(name: str) -> Callable[[Mapping[str, str]], float]:
+    return lambda query: datetime.strptime(query[name], "%Y-%m-%dT%H:%M:%S%z").timestamp()
 
 
 def _has_expired(status: int, code: str) -> Callable[[str, str], Refusal]:
@@ -129,6 +131,12 @@ class Store:
     expired: Callable[[str, str], Refusal]
     """Takes the server's time and the expiry, both ISO."""
     signature: str = "X-Amz-Signature"
+    begin: Callable[[Mapping[str, str]], float] | None = _aws_begin
+    """From when on a URL is good by its own parameters; None: it does not say."""
+    not_yet: Callable[[str, str], Refusal] = lambda now, _: s3_error(
+        403, "AccessDenied", "Request is not valid yet", ServerTime=now
+    )
+    """Takes the server's time and the beginning, both ISO."""
 
 
 STORES: Final[Mapping[str, Store]] = {
@@ -148,6 +156,7 @@ STORES: Final[Mapping[str, Store]] = {
         _epoch_expiry,
         _has_expired(403, "AccessDenied"),
         signature="Signature",
+        begin=None,
     ),
     "cloudfront": Store(
         lambda terms: [
@@ -157,6 +166,7 @@ STORES: Final[Mapping[str, Store]] = {
         _epoch_expiry,
         lambda _now, _expires: s3_error(403, "AccessDenied", "Access denied"),
         signature="Signature",
+        begin=None,
     ),
     "r2": Store(_aws, _v4_expiry("X-Amz"), _has_expired(403, "ExpiredRequest")),
     "gcs": Store(
@@ -170,15 +180,17 @@ STORES: Final[Mapping[str, Store]] = {
             ServerTime=now,
         ),
         signature="X-Goog-Signature",
+        begin=_v4_moment("X-Goog"),
     ),
     "azure": Store(
         lambda terms: [
             "sv=2024-11-04",
+            f"st={quote(_iso(terms.signed_at), safe='')}",
             f"se={quote(_iso(terms.says), safe='')}",
             "sr=b",
             "sp=r",
         ],
-        _azure_expiry,
+        _azure_moment("se"),
         lambda now, expires: s3_error(
             403,
             "AuthenticationFailed",
@@ -189,6 +201,16 @@ STORES: Final[Mapping[str, Store]] = {
             ),
         ),
         signature="sig",
+        begin=_azure_moment("st"),
+        not_yet=lambda now, begin: s3_error(
+            403,
+            "AuthenticationFailed",
+            "Server failed to authenticate the request.",
+            AuthenticationErrorDetail=(
+                f"Signature not valid in the specified time frame: Start [{begin}] - "
+                f"Current [{now}]"
+            ),
+        ),
     ),
     "b2": Store(
         _aws,
@@ -233,12 +255,17 @@ def refusal(method: str, path: str, query: str, *, store: str, now: float) -> Re
             SignatureProvided=given,
             StringToSign=f"{method}\n{path}\n{query}",
         )
-    dies_at = kind.expiry({name: values[0] for name, values in parse_qs(signed).items()})
+    parameters = {name: values[0] for name, values in parse_qs(signed).items()}
+    if kind.begin is not None and now < (begin := kind.begin(parameters)):
+        return kind.not_yet(_iso_of(now), _iso_of(begin))
+    dies_at = kind.expiry(parameters)
     return expired(store=store, now=now, dies_at=dies_at) if now >= dies_at else None
 
 
 def expired(*, store: str, now: float, dies_at: float) -> Refusal:
     """Return what the store says to a URL that has expired."""
-    return STORES[store].expired(
-        _iso(datetime.fromtimestamp(now, UTC)), _iso(datetime.fromtimestamp(dies_at, UTC))
-    )
+    return STORES[store].expired(_iso_of(now), _iso_of(dies_at))
+
+
+def _iso_of(seconds: float) -> str:
+    return _iso(datetime.fromtimestamp(seconds, UTC))

@@ -11,21 +11,21 @@ from email.utils import formatdate
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from downloader.simulator import signing
-from downloader.simulator.audio import CONTENT_TYPES, AudioFile, AudioName, audio_file
+from downloader.simulator.audio import CONTENT_TYPES, AudioFile, AudioName, Stored, audio_file
 from downloader.simulator.catalogue import Place
 from downloader.simulator.deliveries import Delivery, Reply, deliver, delivery
+from downloader.simulator.digests import OF_WHAT_IS_SENT, digest
+from downloader.simulator.faults import Fault
 from downloader.simulator.ranges import part_asked_for
 from downloader.simulator.signing import Refusal, s3_error
-from downloader.simulator.state import BUCKET, MOVED, SimulatorState
+from downloader.simulator.state import BUCKET, MOVED, PORTAL, SimulatorState
 from downloader.simulator.waits import wait_headers
-from downloader.simulator.wire import Wire, wire_of
+from downloader.simulator.wire import Wire, head, send_surplus, wire_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from starlette.types import Receive, Scope, Send
-
-    from downloader.simulator.faults import Fault
 
 _OBJECT: Final = re.compile(rf"({MOVED})?{BUCKET}([a-z-]+)/(\d{{1,19}})\.(wav|flac)", re.ASCII)
 _FIRST_MODIFIED: Final = 1_735_689_600
@@ -92,8 +92,7 @@ class Storage:
             self._count(None, None)
             return
         if match is None:
-            missing = s3_error(404, "NoSuchKey", "The specified key does not exist.", Key=path)
-            await self._send(_refused(refusal or missing), Delivery(), wire, send)
+            await self._send(_refused(refusal or _missing(path)), Delivery(), wire, send)
             return
         moved, run_type, run_id = bool(match[1]), match[2], int(match[3])
         request = _Request(path, query, headers, run_type, run_id, moved)
@@ -110,6 +109,10 @@ class Storage:
         reply = await self._reply(request, fault)
         how = delivery(fault, bandwidth=state.options.bandwidth)
         await self._send(reply, how, wire, send, request)
+        if fault is not None and fault.kind == "surplus":
+            again = await self._reply(request, None)
+            top = head(again.status, [*again.headers.items(), ("content-length", str(again.size))])
+            await send_surplus(wire, fault.text("what"), top + b"".join(again.body))
 
     async def _send(
         self, reply: Reply, how: Delivery, wire: Wire, send: Send, request: _Request | None = None
@@ -149,6 +152,7 @@ class Storage:
     async def _reply(self, request: _Request, fault: Fault | None) -> Reply:
         """Make what is to be sent, by the rules or by the fault."""
         if fault is not None and (instead := self._instead(request, fault)) is not None:
+            instead.headers |= wait_headers(fault, self._state.now)
             return instead
         version = fault.integer("version") if fault and fault.kind == "changed" else 1
         streamed = fault is not None and fault.kind == "streamed"
@@ -156,18 +160,36 @@ class Storage:
             request.run_type, request.run_id, version=version, streamed=streamed
         )
         file = await _made(name)
-        last_modified = formatdate(_FIRST_MODIFIED + 86_400 * (version - 1), usegmt=True)
-        etag = _etag(name, fault)
-        asked = {} if fault and fault.kind in ("ignore-range", "gzip") else request.headers
-        part = part_asked_for(asked, file.size, etag=etag, last_modified=last_modified)
+        modified: float = _FIRST_MODIFIED + 86_400 * (version - 1)
+        told = {"etag": name.etag}
+        match fault:
+            case Fault(kind="gzip"):
+                file = Stored(gzip.compress(b"".join(file.read(0, file.size)), mtime=0))
+                told["content-encoding"] = "gzip"
+            case Fault(kind="weak-etag"):
+                told["etag"] = f"W/{name.etag}"
+            case Fault(kind="no-etag"):
+                del told["etag"]
+                ago = fault.number("modified")
+                modified = modified if ago is None else self._state.ruled_at - ago
+            case Fault(kind="digest"):
+                wrong = fault.text("wrong") == "digest"
+                told |= await asyncio.to_thread(digest, name, fault.text("header"), wrong=wrong)
+        last_modified = formatdate(modified, usegmt=True)
+        asked = {} if fault and fault.kind == "ignore-range" else request.headers
+        part = part_asked_for(asked, file.size, etag=told.get("etag"), last_modified=last_modified)
+        if fault is not None and fault.kind == "partial":
+            unasked = fault.value("unasked") is True
+            part = part.capped(fault.integer("bytes", file.size), unasked=unasked)
         headers = {
             "accept-ranges": "bytes",
             "content-type": CONTENT_TYPES[name.extension],
             "last-modified": last_modified,
             "content-disposition": f'attachment; filename="a~{request.path.rpartition("/")[2]}"',
         }
-        if etag is not None:
-            headers["etag"] = etag
+        if part.status == 206:  # these two are of what is sent, not of the whole
+            told = {name: text for name, text in told.items() if name not in OF_WHAT_IS_SENT}
+        headers |= told
         if part.content_range is not None:
             headers["content-range"] = part.content_range
         if part.status == 416:
@@ -191,9 +213,11 @@ class Storage:
                 code = fault.text("code", _CODES.get(status, "SimulatedError"))
                 signature = request.query.rpartition("=")[2]
                 error = s3_error(status, code, fault.text("message"), SignatureProvided=signature)
-                reply = _refused(error)
-                reply.headers |= wait_headers(fault, state.now)
-                return reply
+                return _refused(error)
+            case "late" if state.since_given(request.run_type, request.run_id) < (
+                fault.number("seconds") or 0.0
+            ):
+                return _refused(_missing(request.path))
             case "redirect":
                 return Reply.of(
                     fault.integer("status"), b"", {"location": self._new_place(request, fault)}
@@ -201,7 +225,8 @@ class Storage:
             case "error-page":
                 own_type, page = _PAGES[fault.text("form")]
                 content_type = fault.text("content_type", own_type)
-                return Reply.of(200, page.encode(), {"content-type": content_type})
+                status = fault.integer("status")
+                return Reply.of(status, page.encode(), {"content-type": content_type})
             case "empty":
                 extension = request.path.rpartition(".")[2]
                 return Reply.of(200, b"", {"content-type": CONTENT_TYPES[extension]})
@@ -211,8 +236,10 @@ class Storage:
         state, to = self._state, fault.text("to")
         if to == "loop":
             return f"{request.path}?{request.query}"
-        if to in ("same", "other"):
-            origin = state.api_origin if to == "other" else state.storage_origin
+        if to == "portal":
+            return f"{state.api_origin}{PORTAL}"
+        if to in ("same", "other", "plain"):
+            origin = {"other": state.api_origin, "plain": state.plain_origin}.get(to)
             return state.presigned(request.run_type, request.run_id, origin=origin, prefix=MOVED)
         return to
 
@@ -221,10 +248,8 @@ def _refused(refusal: Refusal) -> Reply:
     return Reply.of(refusal.status, refusal.body, {"content-type": "application/xml"})
 
 
-def _etag(name: AudioName, fault: Fault | None) -> str | None:
-    if fault is not None and fault.kind == "no-etag":
-        return None
-    return f"W/{name.etag}" if fault is not None and fault.kind == "weak-etag" else name.etag
+def _missing(path: str) -> Refusal:
+    return s3_error(404, "NoSuchKey", "The specified key does not exist.", Key=path)
 
 
 async def _made(name: AudioName) -> AudioFile:
@@ -244,10 +269,11 @@ def _bent(reply: Reply, fault: Fault, file: AudioFile, start: int, stop: int) ->
                 f"bytes {start + in_start}-{stop - 1 + in_start}/{file.size + in_start + in_total}"
             )
         case "wrong-magic":
-            return replace(reply, body=_overwritten(reply.body, start))
-        case "gzip":
-            packed = gzip.compress(b"".join(reply.body), mtime=0)
-            return Reply.of(200, packed, {**headers, "content-encoding": "gzip"})
+            return replace(reply, body=_overwritten(reply.body, start, _NOT_AUDIO))
+        case "digest" if fault.text("wrong") == "bytes":
+            [byte] = b"".join(file.read(file.size // 2, file.size // 2 + 1))
+            other = bytes([byte ^ 0xFF])
+            return replace(reply, body=_overwritten(reply.body, start - file.size // 2, other))
         case "headers":
             wanted = fault.value("headers")
             for name, value in wanted.items() if isinstance(wanted, dict) else ():
@@ -257,10 +283,10 @@ def _bent(reply: Reply, fault: Fault, file: AudioFile, start: int, stop: int) ->
     return replace(reply, headers=headers)
 
 
-def _overwritten(body: Iterable[bytes], start: int) -> Iterator[bytes]:
-    """Yield the body with its first bytes, of the whole file, replaced."""
-    position = start
+def _overwritten(body: Iterable[bytes], position: int, other: bytes) -> Iterator[bytes]:
+    """Yield the body, of which `position` is told from where others are to be, with these."""
     for part in body:
-        covered = _NOT_AUDIO[position : position + len(part)]
-        yield covered + part[len(covered) :]
+        before = part[: max(-position, 0)]
+        covered = other[max(position, 0) : max(position + len(part), 0)]
+        yield before + covered + part[len(before) + len(covered) :]
         position += len(part)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def wait_headers(fault: Fault, now: float) -> dict[str, str]:
     """Retry-After in seconds or as a date, X-RateLimit-Reset in epoch seconds, or nothing."""
-    seconds = fault.number("retry_after")
+    seconds = fault.number("retry_after") if "retry_after" in fault.entry.parameters else None
     if seconds is None:
         return {}
     match fault.text("form"):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Headers = Sequence[tuple[str, str]]
 
 # SO_LINGER on, for 0 seconds: closing sends RST instead of FIN.
-_LINGER_ZERO: Final = struct.pack("ii", 1, 0)
+LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 
 class Wire:
@@ -75,7 +75,7 @@ class Wire:
         await self.flush()
         raw: socket.socket | None = self._transport.get_extra_info("socket")
         if raw is not None and not self.gone:
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
         self._transport.abort()
         await self._lost.wait()
 
@@ -108,6 +108,25 @@ def wire_of(scope: Scope) -> Wire:
     return wire
 
 
+def head(status: int, headers: Headers) -> bytes:
+    """Return a status line and headers as they go over the wire."""
+    phrase = HTTPStatus(status).phrase if status in set(HTTPStatus) else ""
+    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers)]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+async def send_surplus(wire: Wire, what: str, again: bytes) -> None:
+    """Send what nobody has asked for behind an answer, which was `again`."""
+    match what:
+        case "answer":
+            await wire.write(again)
+        case "bytes":
+            await wire.write(b"stray bytes\r\n")
+        case "timeout":
+            await wire.write(head(408, [("content-length", "0"), ("connection", "close")]))
+            await wire.close()
+
+
 class HttpSink:
     """Sends a response by the rules; the server chooses chunked where there is no length."""
 
@@ -137,10 +156,8 @@ class RawSink:
 
     async def start(self, status: int, headers: Headers) -> None:
         """Send the status line and the headers."""
-        lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"date: {self._date}"]
-        lines += [f"{name}: {value}" for name, value in headers]
-        lines += ["connection: close", "", ""]
-        await self._wire.write("\r\n".join(lines).encode("latin-1"))
+        more = [("date", self._date), *headers, ("connection", "close")]
+        await self._wire.write(head(status, more))
 
     async def write(self, data: bytes) -> None:
         """Send some of the body."""

@@ -53,12 +53,11 @@ def take_film(folder: Path, picture: Path, *, runs: int, bandwidth: int) -> None
 
 
 def _rules(ids: range, bandwidth: int) -> list[dict[str, Any]]:
-    late = {"kind": "pending", "until": 3}
     rejected = {"kind": "word", "word": "ERROR", "reason": "The prompt was rejected."}
     expired = {"kind": "url-lifetime", "seconds": -1}
     failing, slow = ids[len(ids) // 2], list(ids[2 :: len(ids) // 3])
     return [
-        {"runs": [failing, *ids[3::4]], "where": "api", "fault": late},
+        {"runs": [failing, *ids[3::4]], "where": "api", "fault": "pending", "during": [0, 3]},
         {"runs": [failing], "where": "api", "fault": rejected},
         {"runs": list(ids[1::6]), "where": "api", "fault": expired, "times": 1},
         {"runs": slow, "where": "storage", "fault": {"kind": "drip", "rate": bandwidth / 4}},

@@ -43,8 +43,10 @@ def test_a_run_is_finished_after_some_polls(start_sim: StartSim) -> None:
 
 
 def test_a_run_is_finished_after_some_time(start_sim: StartSim) -> None:
-    """`until` ends a pending rule by the clock: here it has passed before the first poll."""
-    sim = start_sim(Rule.of(1, "api", "pending", until=0), Rule.of(2, "api", "pending", until=3600))
+    """`during` ends a pending rule by the clock: here one has passed before the first poll."""
+    sim = start_sim(
+        Rule.of(1, "api", "pending", during=(0, 1e-9)), Rule.of(2, "api", "pending", during=(0, 60))
+    )
 
     assert set(ask(sim, 1, 2).json()) == {"1"}
 

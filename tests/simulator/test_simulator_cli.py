@@ -85,6 +85,8 @@ def test_the_storage_is_where_it_was(
         (["--fail", "x"], "neither a run id nor a range"),
         (["--fault-rate", "7"], "fault_rate must be 0 to 1"),
         (["--rules", "/nowhere.json"], "does not exist"),
+        (["--rule", "{"], "it is not JSON"),
+        (["--rule", '{"where": "api", "fault": "explode"}'], "unknown fault 'explode'"),
         (["--port", "70000"], "is not a whole number from 0 to 65535"),
     ],
 )
@@ -107,6 +109,15 @@ def test_a_port_in_use_is_exit_2() -> None:
 
     assert isinstance(result.exception, ConfigurationError)
     assert f"cannot listen on 127.0.0.1 port {port}" in str(result.exception)
+
+
+def test_a_wrong_certificate_needs_one_that_is_right() -> None:
+    """Without https there is no certificate that could be wrong."""
+    rule = '{"where": "api", "fault": "certificate"}'
+    result = CliRunner().invoke(simulate, ["--rule", rule])
+
+    assert isinstance(result.exception, ConfigurationError)
+    assert "needs --https" in str(result.exception)
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,11 +12,9 @@ from downloader.simulator.catalogue import FAULTS, Place
 from downloader.simulator.errors import SimulatorError
 from downloader.simulator.faults import describe
 from downloader.simulator.options import SimulatorOptions, loopback
-from downloader.simulator.rules import Rule, RuleBook, Runs, parse_rules, read_rules
+from downloader.simulator.rules import Rule, RuleBook, Runs, one_rule, parse_rules, read_rules
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from downloader.simulator.faults import Fault
 
 
@@ -99,7 +100,7 @@ def test_a_rule_file_is_read(tmp_path: Path) -> None:
         Rule.of("*", "storage", "empty"),
     )
     path.write_text("{")
-    with pytest.raises(SimulatorError, match=r"rules\.json is not JSON"):
+    with pytest.raises(SimulatorError, match=r"rules\.json: it is not JSON"):
         read_rules(path)
     with pytest.raises(SimulatorError, match=r"none\.json: No such file"):
         read_rules(tmp_path / "none.json")
@@ -193,3 +194,26 @@ def test_the_catalogue_describes_every_fault() -> None:
         for name, kind in kinds_here.items():
             assert name in text
             assert all(parameter in text for parameter in kind.parameters)
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs/simulator.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_rules_that_are_some() -> None:
+    """Every example of docs/simulator.md is a rule, and every key of a rule is in its table."""
+    examples = re.findall(r"^\|[^|]+\| `(\{.*\})` \|$", PAGE, re.MULTILINE)
+    assert len(examples) > 15
+    for example in examples:
+        one_rule(example)
+    [file] = re.findall(r"^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    assert parse_rules(json.loads(file))
+    told = set(re.findall(r"`(\w+)`", PAGE.partition("## Bad weather")[0]))
+    assert told >= {field.name for field in dataclasses.fields(Rule)} - {"fault"} | {"where"}
+
+
+def test_the_page_names_every_fault_of_connections() -> None:
+    """What has no run is told of by name."""
+    kinds_of_connections = {
+        name for kinds in FAULTS.values() for name, kind in kinds.items() if kind.connection
+    }
+    assert kinds_of_connections <= set(re.findall(r"`([\w-]+)`", PAGE))

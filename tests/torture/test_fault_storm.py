@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def test_fault_storm(tmp_path: Path) -> None:
     """With a fifth of all answers wrong every good run is saved, and every bad one says why."""
     with Rig(tmp_path / "rig", **OPTIONS) as rig:
-        assert_nothing(fault_storm(rig, 200))
+        assert_nothing(fault_storm(rig, 250))
 
 
 def test_bad_ones_hold_up_nobody(tmp_path: Path) -> None:
