@@ -74,12 +74,15 @@ class Rig:
     As a context manager it leaves no process behind, however the test ends.
     """
 
-    def __init__(self, folder: Path, **options: Any) -> None:  # noqa: ANN401 - SimulatorOptions' fields
+    def __init__(self, folder: Path, *, https: bool = False, **options: Any) -> None:  # noqa: ANN401 - SimulatorOptions' fields
         self.folder = folder
         (folder / "home").mkdir(parents=True)
         (folder / "said").mkdir()
         self.program = Program(folder)
-        self.simulator = Simulator(SimulatorOptions(**options))
+        authority = folder / "authority.pem" if https else None
+        if authority is not None:
+            self.program.env["SSL_CERT_FILE"] = str(authority)
+        self.simulator = Simulator(SimulatorOptions(**options), https=authority)
         self.killed: set[int] = set()
         """The process ids of those that were killed or frozen."""
         self.processes: list[Running] = []
