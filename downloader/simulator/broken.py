@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from downloader.simulator.wire import head, send_surplus, wire_of
+from downloader.simulator.wire import head, surplus, wire_of
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -54,8 +54,9 @@ class Surplus(Response):
         self._answer, self._what = answer, what
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer by the rules, and then what is too much."""
-        await self._answer(scope, receive, send)
+        """Send the answer by the rules, and at once what is too much."""
         headers = [(name.decode(), value.decode()) for name, value in self._answer.raw_headers]
         again = head(self._answer.status_code, headers) + bytes(self._answer.body)
-        await send_surplus(wire_of(scope), self._what, again)
+        with wire_of(scope).in_one_piece() as held:
+            await self._answer(scope, receive, send)
+            held.extend(surplus(self._what, again))

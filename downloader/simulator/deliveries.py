@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -111,6 +112,7 @@ async def deliver(
         rest = part[len(piece) :]
         if how.rate is not None:
             await wire.wait(max(begun + sent / how.rate - time.monotonic(), 0))
+        await asyncio.sleep(0)  # others have their turn, and a loss is noticed
         if wire.gone:
             await wire.wait(None)  # or uvicorn would miss the end of the answer
             return

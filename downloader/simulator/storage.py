@@ -20,7 +20,7 @@ from downloader.simulator.ranges import part_asked_for
 from downloader.simulator.signing import Refusal, s3_error
 from downloader.simulator.state import BUCKET, MOVED, PORTAL, SimulatorState
 from downloader.simulator.waits import wait_headers
-from downloader.simulator.wire import Wire, head, send_surplus, wire_of
+from downloader.simulator.wire import Wire, head, surplus, wire_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -108,11 +108,14 @@ class Storage:
             return
         reply = await self._reply(request, fault)
         how = delivery(fault, bandwidth=state.options.bandwidth)
-        await self._send(reply, how, wire, send, request)
-        if fault is not None and fault.kind == "surplus":
-            again = await self._reply(request, None)
-            top = head(again.status, [*again.headers.items(), ("content-length", str(again.size))])
-            await send_surplus(wire, fault.text("what"), top + b"".join(again.body))
+        if fault is None or fault.kind != "surplus":
+            await self._send(reply, how, wire, send, request)
+            return
+        again = await self._reply(request, None)
+        top = head(again.status, [*again.headers.items(), ("content-length", str(again.size))])
+        with wire.in_one_piece() as held:
+            await self._send(reply, how, wire, send, request)
+            held.extend(surplus(fault.text("what"), top + b"".join(again.body)))
 
     async def _send(
         self, reply: Reply, how: Delivery, wire: Wire, send: Send, request: _Request | None = None

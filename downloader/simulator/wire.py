@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -65,6 +65,21 @@ class Wire:
             self._transport.set_write_buffer_limits(high=1, low=0)
             await self._protocol.flow.drain()
 
+    @contextlib.contextmanager
+    def in_one_piece(self) -> Iterator[bytearray]:
+        """Hold what the server sends; in the end it goes at once, with what was put behind it.
+
+        What comes after an answer does harm only where it is read together with its end.
+        """
+        cycle, held = self._protocol.cycle, _Held()
+        cycle.transport, kept = cast("asyncio.Transport", held), cycle.transport
+        try:
+            yield held.data
+        finally:
+            cycle.transport = kept
+            if not self.gone:
+                kept.write(bytes(held.data))
+
     async def close(self) -> None:
         """Close in good order (FIN) after what was sent, and wait for it."""
         self._transport.close()
@@ -115,16 +130,22 @@ def head(status: int, headers: Headers) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 
-async def send_surplus(wire: Wire, what: str, again: bytes) -> None:
-    """Send what nobody has asked for behind an answer, which was `again`."""
-    match what:
-        case "answer":
-            await wire.write(again)
-        case "bytes":
-            await wire.write(b"stray bytes\r\n")
-        case "timeout":
-            await wire.write(head(408, [("content-length", "0"), ("connection", "close")]))
-            await wire.close()
+def surplus(what: str, again: bytes) -> bytes:
+    """Return what nobody has asked for behind an answer, which is `again`."""
+    if what == "timeout":
+        return head(408, [("content-length", "0"), ("connection", "close")])
+    return again if what == "answer" else b"stray bytes\r\n"
+
+
+class _Held:
+    """In place of a connection's transport: keeps what is written."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+
+    def write(self, data: bytes) -> None:
+        """Keep it."""
+        self.data += data
 
 
 class HttpSink:

@@ -145,11 +145,33 @@ API: Final[Mapping[str, Sequence[dict[str, Any]]]] = {
         "surplus-bytes": _fault("surplus", what="bytes"),
     }.items()
 }  # fmt: skip
+SHORT: Final[Mapping[str, Sequence[str]]] = {
+    "storage": (
+        *("503", "page-200", "page-403", "refuse", "abort", "certificate-expired", "portal"),
+        *("404", "cut-without-etag", "unasked-capped", "byte-wrong", "stored-gzipped", "surplus"),
+    ),
+    "api": (
+        *("page-400", "422", "404", "520", "500-bulk", "400-lone", "page-200", "refuse", "abort"),
+        *("certificate-other-name", "url-later", "gzip", "surplus"),
+    ),
+}
+"""What the tests go through: of each kind one, but for what blocks for half a minute at least."""
+
 WEATHER: Final[Mapping[str, Sequence[dict[str, Any]]]] = {
     f"{place}-{name}": [rule | {"where": place} for rule in rules]
     for place, weather in (("storage", STORAGE), ("api", API))
     for name, rules in weather.items()
 }
+
+
+@dataclass
+class Turn:
+    """One trouble of a lane: how long it lasted, and what was asked and came of runs meanwhile."""
+
+    name: str
+    began_at: float
+    seconds: float = 0.0
+    seen: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass
@@ -159,68 +181,69 @@ class Lane:
     names: Sequence[str]
     runs: int
     outage: float
+    calm: float
+    """For so many seconds at most the weather is fair after a trouble, until all is saved."""
     settings: Sequence[str] = ()
-    seen: dict[str, dict[str, int]] = field(default_factory=dict)
-    """What was asked and how runs ended, by trouble."""
+    turns: list[Turn] = field(default_factory=list)
 
-    @property
-    def turn(self) -> float:
-        """Seconds from one trouble's beginning to the next one's."""
-        return self.outage * (1 + CALM_SHARE)
-
-    def rules(self) -> Iterator[dict[str, Any]]:
-        """Yield the rules that make the weather."""
-        for number, name in enumerate(self.names):
-            begin = number * self.turn
-            for rule in WEATHER[name]:
-                fault = dict(rule["fault"])
-                if fault.get("seconds") == LATER:
-                    fault["seconds"] = self.outage
-                yield rule | {"fault": fault, "during": [begin, begin + self.outage]}
+    def rules(self, name: str) -> Iterator[dict[str, Any]]:
+        """Yield the rules that make one trouble."""
+        for rule in WEATHER[name]:
+            fault = dict(rule["fault"])
+            if fault.get("seconds") == LATER:
+                fault["seconds"] = self.outage
+            yield rule | {"fault": fault, "during": [0, self.outage]}
 
     def submissions(self, number: int) -> list[tuple[float, range]]:
-        """Return when which runs of a turn are submitted: some alone, the others in two groups."""
+        """Return when in a turn which runs are submitted: some alone, the others in two groups."""
         first, last = (self.runs * at // len(self.names) + 1 for at in (number, number + 1))
         alone = range(first, min(first + ALONE, last))
         middle = (alone.stop + last) // 2
-        shares = [(0.6 * at / ALONE, range(one, one + 1)) for at, one in enumerate(alone)]
-        shares += [(0.15, range(alone.stop, middle)), (0.45, range(middle, last))]
+        shares = [(0.75 * at / ALONE, range(one, one + 1)) for at, one in enumerate(alone)]
+        shares += [(0.2, range(alone.stop, middle)), (0.55, range(middle, last))]
         shares.sort(key=lambda share: share[0])
-        return [((number + share) * self.turn, ids) for share, ids in shares if ids]
+        return [(share * self.outage, ids) for share, ids in shares if ids]
 
     def weather(self, at: float) -> str:
-        """Return what the weather was like so many seconds after it all began."""
-        number, into = divmod(at, self.turn)
-        if number >= len(self.names):
-            return "afterwards"
-        return f"{'' if into < self.outage else 'after '}{self.names[int(number)]}"
+        """Return what the weather was like at a time, epoch seconds."""
+        [*_, turn] = [turn for turn in self.turns if turn.began_at <= at + 1]
+        return f"{'' if at - turn.began_at < self.outage else 'after '}{turn.name}"
 
 
 def bad_weather(rig: Rig, lane: Lane) -> list[str]:
     """Have a daemon go through a lane; return everything that is wrong in the end."""
     daemon = rig.start("run", *lane.settings)
     rig.until(lambda: daemon.err.stat().st_size > 0, "a daemon", daemon)
-    rig.simulator.set_rules(list(lane.rules()))
-    begun, began_at = time.monotonic(), time.time()
     for number, name in enumerate(lane.names):
-        before = _asked(rig)
-        for at, ids in lane.submissions(number):
-            rig.idle(max(begun + at - time.monotonic(), 0))
-            rig.submit(ids)
-        rig.idle(max(begun + (number + 1) * lane.turn - time.monotonic(), 0))
-        now = _asked(rig)
-        lane.seen[name] = {key: now[key] - before[key] for key in now}
-    ends_at = time.monotonic() + AFTERWARDS_SECONDS
-    while unfinished(rig.database) and time.monotonic() < ends_at:
-        assert daemon.alive, f"the daemon has ended: {daemon.said()[-2000:]}"
-        rig.idle(0.1)
-    wrong = _ended(rig, daemon)
+        _take_turn(rig, lane, number, name)
+    _saved(rig, AFTERWARDS_SECONDS)
+    wrong = _ended(rig, daemon) + _blamed(rig, lane)
     wrong += truth.wrong_at_the_end(
         rig.database, rig.program.output, rig.simulator, Expected(range(1, lane.runs + 1))
     )
     if leaked := rig.simulator.stats()["storage_requests_with_api_key"]:
         wrong.append(f"{leaked} requests to the storage had the API key")
-    return wrong + rig.wrongly_said() + _blamed(rig, lane, began_at)
+    return wrong + rig.wrongly_said()
+
+
+def _take_turn(rig: Rig, lane: Lane, number: int, name: str) -> None:
+    """Make a trouble, submit runs while it lasts, and wait for what comes of them."""
+    turn, before, begun = Turn(name, time.time()), _asked(rig), time.monotonic()
+    lane.turns.append(turn)
+    rig.simulator.set_rules(list(lane.rules(name)))
+    for at, ids in lane.submissions(number):
+        rig.idle(max(begun + at - time.monotonic(), 0))
+        rig.submit(ids)
+    _saved(rig, begun + lane.outage + lane.calm - time.monotonic())
+    turn.seconds, turn.seen = time.monotonic() - begun, _asked(rig)
+    turn.seen.subtract(before)
+
+
+def _saved(rig: Rig, seconds: float) -> None:
+    """Wait until no run is unfinished, for so long at most."""
+    ends_at = time.monotonic() + seconds
+    while unfinished(rig.database) and time.monotonic() < ends_at:
+        rig.idle(0.1)
 
 
 def _ended(rig: Rig, daemon: Running) -> list[str]:
@@ -232,21 +255,20 @@ def _ended(rig: Rig, daemon: Running) -> list[str]:
 
 def _asked(rig: Rig) -> Counter[str]:
     stats = rig.simulator.stats()
-    counted = Counter(
-        {"API": stats["api"]["requests"], "storage": stats["storage"]["requests"], "saved": 0}
-    )
-    for state, number in rig.query("SELECT state, count(*) FROM runs GROUP BY state"):
-        counted[{"done": "saved"}.get(state, state)] = number
-    return Counter({key: counted[key] for key in ("API", "storage", "saved", "failed")})
+    counted = Counter({place: stats[place]["requests"] for place in ("api", "storage")})
+    counted.update(dict(rig.query("SELECT state, count(*) FROM runs GROUP BY state")))
+    [(attempts, refreshes)] = rig.query("SELECT sum(attempts), sum(refreshes) FROM runs")
+    return counted + Counter(attempts=attempts or 0, refreshes=refreshes or 0)
 
 
-def _blamed(rig: Rig, lane: Lane, began_at: float) -> list[str]:
+def _blamed(rig: Rig, lane: Lane) -> list[str]:
     """Return in which weather runs have failed, and as what."""
     blamed = Counter(
-        (lane.weather(at - began_at), code)
+        (lane.weather(at), code)
         for at, code in rig.query(
-            "SELECT unixepoch(e.at), r.error_code FROM run_events AS e JOIN runs AS r"
-            " USING (run_type, run_id) WHERE e.to_state = 'failed'"
+            "SELECT CAST(strftime('%s', e.at) AS REAL), r.error_code"
+            " FROM run_events AS e JOIN runs AS r USING (run_type, run_id)"
+            " WHERE e.to_state = 'failed'"
         )
     )
     return [f"{number} failed in {weather}: {code}" for (weather, code), number in blamed.items()]
@@ -254,23 +276,30 @@ def _blamed(rig: Rig, lane: Lane, began_at: float) -> list[str]:
 
 def main() -> int:
     """Run the long form."""
-    long_form = LongForm(__doc__, only=WEATHER, runs=3000, outage=75, lanes=6)
-    names, asked = long_form.only or list(WEATHER), long_form.asked
-    lanes = min(asked["lanes"], len(names))
+    long_form = LongForm(__doc__, only=WEATHER, runs=3000, outage=75, calm=90, lanes=8)
+    names = long_form.only or list(WEATHER)
+    lanes = min(long_form.asked["lanes"], len(names))
     with ThreadPoolExecutor(lanes) as threads:
-        for _ in threads.map(lambda number: _go(long_form, number, lanes, names), range(lanes)):
+        for _ in threads.map(
+            lambda number: _go(long_form, number, names[number::lanes]), range(lanes)
+        ):
             pass
     return long_form.conclude()
 
 
-def _go(long_form: LongForm, number: int, lanes: int, names: Sequence[str]) -> None:
-    """Go through one lane of several: each has an equal share of both places' weather."""
-    mine = names[number::lanes]
-    lane = Lane(mine, long_form.asked["runs"] // lanes, float(long_form.asked["outage"]))
+def _go(long_form: LongForm, number: int, names: Sequence[str]) -> None:
+    """Go through one lane of several: each has its share of both places' weather, and of runs."""
+    asked = long_form.asked
+    runs = asked["runs"] * len(names) // len(long_form.only or WEATHER)
+    lane = Lane(names, runs, float(asked["outage"]), float(asked["calm"]))
     with long_form.rig(f"lane {number + 1}", **OPTIONS) as rig:
-        long_form.found(bad_weather(rig, lane))
-    for name, seen in lane.seen.items():
-        say(f"  {name}: {', '.join(f'{key} {value}' for key, value in seen.items())}")
+        wrong = bad_weather(rig, lane)
+        long_form.found([f"lane {number + 1}: {one}" for one in wrong])
+    for turn in lane.turns:
+        seen = ", ".join(f"{key} {value}" for key, value in turn.seen.items() if value)
+        say(f"  {turn.name}: {turn.seconds:.0f} s, {seen}")
+    for one in _blamed(rig, lane):
+        say(f"  {one}")
 
 
 if __name__ == "__main__":
