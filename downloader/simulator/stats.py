@@ -34,6 +34,7 @@ class Stats:
         self._faults: Counter[str] = Counter()
         self._bytes_sent = 0
         self._leaked_keys = 0
+        self._by_http = 0
         self._highest: Counter[Place] = Counter(self._in_flight)
         self._highest_of_all = self._in_flight.total()
 
@@ -79,6 +80,11 @@ class Stats:
         with self._lock:
             self._leaked_keys += 1
 
+    def by_http(self) -> None:
+        """Count a request to the storage by http, where it is to be asked by https."""
+        with self._lock:
+            self._by_http += 1
+
     def sent(self, count: int) -> None:
         """Count bytes of bodies that the storage has sent."""
         with self._lock:
@@ -110,6 +116,7 @@ class Stats:
                         for run_id in {**self._full, **self._ranged}
                     },
                     "bytes_sent": self._bytes_sent,
+                    "by_http": self._by_http,
                     "highest_in_flight": self._highest[Place.STORAGE],
                 },
                 "faults": dict(self._faults),

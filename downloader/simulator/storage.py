@@ -77,6 +77,8 @@ class Storage:
         }
         if "x-api-key" in headers:
             self._state.stats.leaked_key()
+        if scope["scheme"] == "http" and self._state.storage_origin.startswith("https"):
+            self._state.stats.by_http()
         with self._state.stats.in_flight(Place.STORAGE):
             await self._answer(scope, headers, send)
 

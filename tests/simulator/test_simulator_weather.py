@@ -227,7 +227,9 @@ def test_from_https_to_http(tmp_path: Path) -> None:
             client.post(where, json=runs, headers=KEY).json()["1"]["output_url"]
         ).headers["location"]
         assert location.startswith("http://")
+        assert sim.stats()["storage"]["by_http"] == 0
         assert client.get(location).content == sim.audio(1, "tts")
+        assert sim.stats()["storage"]["by_http"] == 1
 
 
 def test_the_page_of_a_network_that_wants_a_login(start_sim: StartSim) -> None:

@@ -221,8 +221,11 @@ def bad_weather(rig: Rig, lane: Lane) -> list[str]:
     wrong += truth.wrong_at_the_end(
         rig.database, rig.program.output, rig.simulator, Expected(range(1, lane.runs + 1))
     )
-    if leaked := rig.simulator.stats()["storage_requests_with_api_key"]:
+    stats = rig.simulator.stats()
+    if leaked := stats["storage_requests_with_api_key"]:
         wrong.append(f"{leaked} requests to the storage had the API key")
+    if by_http := stats["storage"]["by_http"]:
+        wrong.append(f"{by_http} requests were made by http, where https had led there")
     return wrong + rig.wrongly_said()
 
 
