@@ -198,16 +198,32 @@ def _long_lines(long: tuple[LongTransfer, ...]) -> list[str]:
     ]
 
 
-def meter(done: float, total: float | None, elapsed: float, **options: Any) -> str:  # noqa: ANN401 - tqdm's own
-    """Return a bar and its figures in a line of the window's width."""
+def meter(
+    done: float,
+    total: float | None,
+    elapsed: float,
+    *,
+    bar_format: str | None = None,
+    **options: Any,  # noqa: ANN401 - tqdm's own
+) -> str:
+    """Return a bar and its figures in a line of the window's width.
+
+    The percentage is rounded down, where tqdm rounds to the nearest: it is 100 at the end alone,
+    and 1 from the beginning on.
+    """
     from tqdm import tqdm  # noqa: PLC0415 - a pipe needs none
 
+    if total and done <= total:
+        percent = max(int(100 * done // total), int(done > 0))
+        left = f"{{desc}}: {percent:3d}%|"
+        bar_format = (bar_format or "{l_bar}{bar}{r_bar}").replace("{l_bar}", left)
     columns = shutil.get_terminal_size().columns
     made: str = tqdm.format_meter(
         done,
         total,  # type: ignore[arg-type] # None: what there is, and no bar
         elapsed,
         ncols=columns - 1,
+        bar_format=bar_format,
         **options,
     )
     return made

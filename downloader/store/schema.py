@@ -242,6 +242,16 @@ blocks = sa.Table(
     sqlite_strict=True,
 )
 
+hook_cursors = sa.Table(
+    "hook_cursors",
+    metadata,
+    sa.Column("state", sa.Text, primary_key=True),
+    sa.Column("event_id", Int64, nullable=False),
+    sa.CheckConstraint("state IN ('done', 'failed')", name="state_known"),
+    sa.CheckConstraint("event_id >= 0", name="event_id_positive"),
+    sqlite_strict=True,
+)
+
 
 def one_more(counter: sa.Column[int]) -> sa.ColumnElement[int]:
     """Count one more; what a row edited by hand has at its end already stays there."""

@@ -5,10 +5,40 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
 from terminal import CTRL_C, Terminal
+
+from downloader.observe.progress import meter
 
 if TYPE_CHECKING:
     from harness import Program, StartSimulator
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "percent"),
+    [
+        (0, 30_000, 0),
+        (1, 30_000, 1),
+        (200, 30_000, 1),
+        (15_000, 30_000, 50),
+        (29_999, 30_000, 99),
+        (30_000, 30_000, 100),
+        (0.999, 1.0, 99),
+    ],
+)
+@pytest.mark.parametrize("bar_format", [None, "{l_bar}{bar}| {n_fmt}"])
+def test_percentages_are_rounded_down(
+    done: float, total: float, percent: int, bar_format: str | None
+) -> None:
+    """A bar says 100 % when all is done, and 0 % as long as nothing is, and at no other time."""
+    line = meter(done, total, 1.0, prefix="runs", bar_format=bar_format)
+    assert line.startswith(f"runs: {percent:3d}%|")
+
+
+@pytest.mark.parametrize("total", [None, 5])
+def test_a_total_that_is_not_known(total: int | None) -> None:
+    """Where there is more than was expected, or nothing was, no percentage is made up."""
+    assert "%" not in meter(7, total, 1.0, prefix="run 7", unit="B")
 
 
 def test_bars(program: Program, start_simulator: StartSimulator) -> None:

@@ -15,7 +15,7 @@ _ALPHA: Final = "alpha:11:0a0b0c0d"
 _LAST: Final = "2026-03-01 12:02:40.500000"
 
 _NOT_FINISHED: Final = "not finished at the provider"
-_NEVER_ASKED: Final = "never asked for: is the daemon running?"
+_BLOCKED: Final = "the API refuses the key: see blocks"
 _NO_ANSWER: Final = "the API does not answer for it"
 _IN_ERRORS: Final = "transfers end in errors"
 _REFUSED: Final = "its URLs are refused or expire before use"
@@ -32,14 +32,14 @@ _HOOKS: Final = _day("19:51:00")
 ANSWERS: Final[dict[str, list[tuple[Any, ...]]]] = {
     "contract": [(1, 4)],
     "progress": [
-        (TYPE, 27, 10, 4, 55.56, 14_003_600, _day("17:00:00")),
+        (TYPE, 27, 10, 4, 55.55, 14_003_600, _day("17:00:00")),
         (OTHER_TYPE, 1, 1, 0, 100.0, 3_000_000, None),
     ],
     # Four within the hour, the first of them half an hour ago: three in half an hour.
     "eta": [(12, 6.0, 7200, _day("22:00:00"))],
     "stuck": [
         (TYPE, 502, "pending", _NOT_FINISHED, None, _day("20:02:00"), _day("17:00:00")),
-        (TYPE, 501, "pending", _NEVER_ASKED, None, _day("18:00:00"), _day("18:00:00")),
+        (TYPE, 501, "pending", _BLOCKED, None, _day("18:00:00"), _day("18:00:00")),
         (TYPE, 503, "pending", _NO_ANSWER, "throttled", _day("20:00:30"), _day("18:30:00")),
         (TYPE, 505, "ready", _IN_ERRORS, "stalled", _day("20:01:00"), _day("19:30:00")),
         (TYPE, 506, "pending", _REFUSED, "url_refused", _day("20:01:30"), _day("19:35:00")),

@@ -92,7 +92,7 @@ def test_there_and_back(first: Database) -> None:
 
 
 def test_what_is_stuck_is_the_same_in_both(first: Database) -> None:
-    """`stuck` has the same columns and the same rows before and after."""
+    """`stuck` has the same columns and the same rows before 0002 and after; 0005 tells more."""
     driver = Driver(first)
     driver.ready(11, 12, 13)
 
@@ -103,5 +103,9 @@ def test_what_is_stuck_is_the_same_in_both(first: Database) -> None:
 
     before = stuck()
     assert [row["run_id"] for row in before] == [1, 2, 3, 11, 12, 13]
+    _run(first, command.upgrade, "0004")
+    assert stuck() == before
     _run(first, command.upgrade, "head")
+    assert [row["run_id"] for row in stuck()] == [1, 2, 3, 11, 12, 13]
+    _run(first, command.downgrade, "0004")
     assert stuck() == before

@@ -76,6 +76,7 @@ BLOCKS = {
     "until": "TEXT",
     "probes": "INTEGER",
 }
+HOOK_CURSORS = {"state": "TEXT", "event_id": "INTEGER"}
 VIEWS = {
     "progress": [
         "run_type",
@@ -116,6 +117,8 @@ VIEWS = {
         "next_attempt_at",
         "submitted_at",
         "updated_at",
+        "unknown_answers",
+        "unknown_since",
     ],
     "throughput_by_hour": ["hour", "runs", "bytes", "mean_seconds_from_submit"],
     "contract": ["major", "minor"],
@@ -136,6 +139,11 @@ VIEWS = {
         "submitted_at",
         "ready_at",
         "updated_at",
+        "answers",
+        "poll_errors",
+        "unknown_answers",
+        "unknown_since",
+        "failing_since",
     ],
     "eta": [
         "unfinished",
@@ -165,6 +173,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")
         ("runs", RUNS, ["run_type", "run_id"]),
         ("run_events", RUN_EVENTS, ["event_id"]),
         ("blocks", BLOCKS, ["scope", "subject"]),
+        ("hook_cursors", HOOK_CURSORS, ["state"]),
     ],
 )
 def test_tables(
@@ -180,10 +189,11 @@ def test_tables(
 def test_nothing_else_is_in_the_database(driver: Driver) -> None:
     """The tables and views are the documented ones, and every table of ours is strict."""
     found = driver.query("SELECT type, name FROM sqlite_master WHERE type IN ('table', 'view')")
-    tables = {("table", name) for name in ("runs", "run_events", "blocks", "alembic_version")}
+    ours = {"runs", "run_events", "blocks", "hook_cursors"}
+    tables = {("table", name) for name in ours | {"alembic_version"}}
     assert set(found) == tables | {("view", name) for name in VIEWS}
     strict = driver.query("SELECT name FROM pragma_table_list WHERE strict")
-    assert {name for (name,) in strict} == {"runs", "run_events", "blocks"}
+    assert {name for (name,) in strict} == ours
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -321,7 +331,9 @@ def test_no_other_table_and_no_view_shows_a_urls_query(driver: Driver) -> None:
         driver.query(f"SELECT {', '.join(set(RUNS) - {'url'})} FROM runs")  # noqa: S608 - names above
     )
     assert [name for name, text in shown.items() if SIGNATURE in text] == []
-    assert all(text != "[]" for name, text in shown.items() if name != "blocks")
+    assert all(
+        text != "[]" for name, text in shown.items() if name not in {"blocks", "hook_cursors"}
+    )
     listed = list(listing.list_runs(driver.database, listing.Filter()))
     one = listing.show_run(driver.database, key(11))
     assert SIGNATURE not in str((listed, one, status(driver.database, utc_now())))

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from store.driving import OTHER_TYPE, PUT_BACK, START, TYPE, key, published
+from store.driving import OTHER_TYPE, PUT_BACK, START, TYPE, at, key, published
 
 from downloader.clock import utc_now
-from downloader.rules.steps import NewUrl, PollLater, TransferFailed, TryAgain
-from downloader.store import control, intake
-from downloader.store.schema import from_text
+from downloader.rules.error_codes import API_ERRORS, BLOCKS, TRANSFER_ERRORS
+from downloader.rules.steps import TransferFailed
+from downloader.store import blocks, control, intake
+from downloader.store.schema import from_text, to_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from store.driving import Driver
 
@@ -60,6 +63,29 @@ def test_progress_of_finished_work(driver: Driver) -> None:
     assert (row["percent_finished"], row["oldest_unfinished_at"], row["bytes"]) == (100.0, None, 10)
 
 
+@pytest.mark.parametrize(
+    ("finished", "of", "percent"),
+    [
+        (0, 30_001, 0.0),
+        (1, 30_001, 0.01),
+        (15_000, 30_001, 49.99),
+        (30_000, 30_001, 99.99),
+        (30_001, 30_001, 100.0),
+        (2, 3, 66.66),
+        (1, 1, 100.0),
+        (0, 1, 0.0),
+    ],
+)
+def test_percent_finished(driver: Driver, finished: int, of: int, percent: float) -> None:
+    """It is 100 where all runs are finished and 0 where none is, and nowhere else."""
+    intake.submit(driver.database, TYPE, range(1, of + 1), START)
+    driver.execute(
+        "UPDATE runs SET state = 'cancelled', next_attempt_at = NULL WHERE run_id <= ?", finished
+    )
+    [row] = _view(driver, "progress")
+    assert row["percent_finished"] == percent
+
+
 def test_failures(driver: Driver) -> None:
     """`failures` tells of each failed run and no other why, and what was tried."""
     claims = driver.downloading(7)
@@ -83,47 +109,87 @@ def test_failures(driver: Driver) -> None:
     assert by_id[5]["error_message"] == "Out of credit"
 
 
-def _never_asked(driver: Driver) -> None:
+DAEMON = "is the daemon running?"
+ERRORS = "transfers end in errors"
+URLS = "its URLs are refused or expire before use"
+NO_ANSWER = "the API does not answer for it"
+UNKNOWN = "the API does not know it (404), and answers for others"
+STORAGE = "it waits for its storage, which is in trouble: nothing is spent"
+UNREACHABLE = "its storage cannot be reached"
+NOT_FINISHED = "not finished at the provider"
+KEY = "the API refuses the key: see blocks"
+
+LATER = utc_now() + timedelta(days=365)
+LONG_AGO = START
+JUST_NOW = utc_now() - timedelta(seconds=1)
+
+
+def _pending(driver: Driver, due: datetime = LATER, **values: object) -> None:
     driver.submit(1)
+    _set(driver, **{"polls": 1, **values}, next_attempt_at=to_text(due))
 
 
-def _not_finished(driver: Driver) -> None:
-    driver.submit(1)
-    driver.poll(1, step=PollLater(utc_now() + timedelta(hours=9), "PENDING"))
+def _had_a_url(driver: Driver, due: datetime = LATER, **values: object) -> None:
+    _pending(driver, due, ready_at=to_text(START), **values)
 
 
-def _no_answer(driver: Driver) -> None:
-    driver.submit(1)
-    driver.poll(1, step=PollLater(utc_now(), error_code="http_500", error_message="Answers 500."))
-
-
-def _waiting(driver: Driver) -> None:
+def _ready(driver: Driver, due: datetime = LATER, **values: object) -> None:
     driver.ready(1)
+    _set(driver, **values, next_attempt_at=to_text(due))
 
 
-def _in_error(driver: Driver) -> None:
-    claims = driver.downloading(1)
-    driver.end(claims, TryAgain(utc_now(), "reset", "The connection was reset.", 1))
+def _set(driver: Driver, **values: object) -> None:
+    columns = ", ".join(f"{column} = ?" for column in values)
+    driver.execute(f"UPDATE runs SET {columns} WHERE run_id = 1", *values.values())  # noqa: S608 - names above
 
 
-def _refused(driver: Driver) -> None:
-    claims = driver.downloading(1)
-    driver.end(claims, NewUrl(utc_now(), "url_expired", "Expired.", 0, 3))
+def _why(driver: Driver) -> str:
+    [why] = [row["why"] for row in _view(driver, "stuck") if row["run_id"] == 1]
+    return str(why)
+
+
+def _block(driver: Driver, scope: blocks.Scope, reason: str) -> None:
+    blocks.block(driver.database, scope, reason, "Words.", now=START, pause_seconds=float)
 
 
 def _abandoned(driver: Driver) -> None:
     driver.downloading(1)
 
 
+def _never_asked(driver: Driver) -> None:
+    driver.submit(1)
+
+
 @pytest.mark.parametrize(
     ("bring_about", "state", "why"),
     [
-        (_never_asked, "pending", "never asked for: is the daemon running?"),
-        (_not_finished, "pending", "not finished at the provider"),
-        (_no_answer, "pending", "the API does not answer for it"),
-        (_waiting, "ready", "no worker takes it: is the daemon running?"),
-        (_in_error, "ready", "transfers end in errors"),
-        (_refused, "pending", "its URLs are refused or expire before use"),
+        (_never_asked, "pending", f"never asked for: {DAEMON}"),
+        (
+            partial(_pending, polls=0),
+            "pending",
+            "not asked for yet: its time is still to come",
+        ),
+        (_pending, "pending", NOT_FINISHED),
+        (partial(_pending, due=JUST_NOW), "pending", NOT_FINISHED),
+        (
+            partial(_pending, due=LONG_AGO),
+            "pending",
+            f"{NOT_FINISHED} when last asked for: {DAEMON}",
+        ),
+        (
+            partial(_pending, remote_status="UNUSABLE_URL"),
+            "pending",
+            "the URL that the API gives cannot be used",
+        ),
+        (
+            partial(_pending, remote_status="UNREADABLE_ANSWER"),
+            "pending",
+            "what the API says of it cannot be read",
+        ),
+        (partial(_pending, error_code="unknown_run"), "pending", UNKNOWN),
+        (_had_a_url, "pending", "it needs a new URL, and the API gives none yet"),
+        (partial(_ready, due=LONG_AGO), "ready", f"no worker takes it: {DAEMON}"),
+        (_ready, "ready", "it waits for its time"),
         (_abandoned, "downloading", "its worker is gone: the lease has run out"),
     ],
 )
@@ -132,6 +198,103 @@ def test_stuck(driver: Driver, bring_about: Callable[[Driver], None], state: str
     bring_about(driver)
     [row] = _view(driver, "stuck")
     assert (row["run_id"], row["state"], row["why"]) == (1, state, why)
+
+
+API_WHYS = {
+    "api_unreachable": "the API cannot be reached",
+    "api_not_found": "nothing is found at the URL of the API (404)",
+}
+
+
+@pytest.mark.parametrize("due", [LATER, JUST_NOW, LONG_AGO])
+@pytest.mark.parametrize("code", sorted(API_ERRORS))
+def test_stuck_by_an_error_of_the_api(driver: Driver, code: str, due: datetime) -> None:
+    """What the API answered is blamed on it: of a new run, and of one that needs a new URL."""
+    _pending(driver, due, error_code=code, poll_errors=1)
+    assert _why(driver) == API_WHYS.get(code, NO_ANSWER)
+    _set(driver, ready_at=to_text(START), attempts=2, refreshes=1)
+    assert _why(driver) == API_WHYS.get(code, NO_ANSWER)
+
+
+@pytest.mark.parametrize("due", [LATER, JUST_NOW, LONG_AGO])
+@pytest.mark.parametrize("code", [*sorted(TRANSFER_ERRORS), "one_of_a_later_version"])
+def test_stuck_by_an_error_of_a_transfer(driver: Driver, code: str, due: datetime) -> None:
+    """What a transfer met is blamed on neither the API nor a daemon that is away.
+
+    An attempt that is spent is told from a storage that is waited for at no cost.
+    """
+    whys = {"url_expired": URLS, "url_refused": URLS, "storage_unreachable": UNREACHABLE}
+    _had_a_url(driver, due, error_code=code, attempts=1)
+    assert _why(driver) == whys.get(code, ERRORS)
+    _set(driver, attempts=0)
+    assert _why(driver) == whys.get(code, STORAGE)
+    _set(driver, attempts=0, refreshes=1)
+    assert _why(driver) == whys.get(code, STORAGE)
+    driver.execute("UPDATE runs SET state = 'ready', url = 'https://storage.example/1'")
+    assert _why(driver) == whys.get(code, STORAGE)
+    _set(driver, attempts=3)
+    assert _why(driver) == whys.get(code, ERRORS)
+
+
+BLOCK_WHYS: dict[tuple[blocks.Scope, str], str] = {
+    ("api", "key_refused"): KEY,
+    ("api", "payment_required"): "the service asks for payment: see blocks",
+    ("api", "one_of_a_later_version"): "the API is not asked: see blocks",
+    ("disk", "disk_full"): "the disk is full: see blocks",
+    ("disk", "output_unusable"): "the output folder cannot be used: see blocks",
+    ("disk", "one_of_a_later_version"): "nothing can be saved: see blocks",
+}
+
+
+@pytest.mark.parametrize("block", BLOCK_WHYS)
+def test_stuck_by_a_block(driver: Driver, block: tuple[blocks.Scope, str]) -> None:
+    """What is due and blocked is told so, whatever it has met before; what waits is not."""
+    (scope, reason), why = block, BLOCK_WHYS[block]
+    blocked, other = (_pending, _ready) if scope == "api" else (_ready, _pending)
+    blocked(driver, LONG_AGO, polls=0)
+    _block(driver, scope, reason)
+    assert _why(driver) == why
+    _set(driver, error_code="url_expired", refreshes=1)
+    assert _why(driver) == why
+    _set(driver, next_attempt_at=to_text(LATER))
+    assert _why(driver) == URLS
+    driver.execute("DELETE FROM run_events")
+    driver.execute("DELETE FROM runs")
+    other(driver, LONG_AGO)
+    assert DAEMON in _why(driver)
+
+
+def test_every_block_has_a_reason() -> None:
+    """Each block that the program knows is among those of the test above."""
+    assert set(BLOCK_WHYS) >= BLOCKS
+
+
+def test_others_are_served_first(driver: Driver) -> None:
+    """Where leases show that somebody works, nobody asks for a daemon."""
+    now = (utc_now() - START).total_seconds()
+    driver.submit(1)
+    driver.submit(2, seconds=1)
+    driver.execute("UPDATE runs SET next_attempt_at = ? WHERE run_id = 2", to_text(at(-60)))
+    [batch] = driver.claim_due(now, most=1)
+    assert batch.batch.run_ids == (2,)
+    assert _why(driver) == "not asked for yet: it waits for its turn"
+    _set(driver, polls=1)
+    assert _why(driver) == NOT_FINISHED
+    driver.ready(3, seconds=now + 1)
+    assert len(driver.claim_ready(now + 1).claimed) == 1
+    driver.execute(
+        "UPDATE runs SET state = 'ready', url = 'https://storage.example/1' WHERE run_id = 1"
+    )
+    assert _why(driver) == "it waits for its turn: others are being saved"
+
+
+def test_an_unknown_run_is_stuck_at_once(driver: Driver) -> None:
+    """A run that the service does not know is shown before its hour is over."""
+    intake.submit(driver.database, TYPE, [1], utc_now())
+    assert _view(driver, "stuck") == []
+    _set(driver, unknown_answers=1, unknown_since=to_text(utc_now()), error_code="unknown_run")
+    [row] = _view(driver, "stuck")
+    assert (row["why"], row["unknown_answers"]) == (UNKNOWN, 1)
 
 
 def test_not_stuck(driver: Driver) -> None:
