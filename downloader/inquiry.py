@@ -34,11 +34,10 @@ from downloader.rules.batching import Batch, split
 from downloader.rules.decisions import after_error_alone, after_no_answer, after_verdict
 from downloader.rules.expiry import url_expires_at, url_valid_from
 from downloader.rules.redaction import clean_text
-from downloader.rules.states import RunKey, State
+from downloader.rules.states import RunKey
 from downloader.rules.steps import PollFailed, PollLater, PollStep, UrlReceived
 from downloader.session import Mode
 from downloader.store import inspection, pacing, polling
-from downloader.store.backlog import EndedRun
 from downloader.tempo import Tempo
 from downloader.throttle import Throttle
 
@@ -523,14 +522,7 @@ class Inquiries:
                 for one in group
             )
         )
-        # Here and not by those who asked: they may be cut off before they have their turn.
-        self._session.note_ended(
-            [
-                EndedRun(one.key, State.FAILED, now)
-                for one in group
-                if one.held and isinstance(one.step, PollFailed)
-            ]
-        )
+        self._session.owed.set()
 
     async def _give_back(self, resolution: _Resolution) -> None:
         """Let go of what was claimed and not judged: it counts as never asked for."""

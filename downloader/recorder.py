@@ -6,27 +6,20 @@ What is claimed in their place goes into the same transaction.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 
 from downloader.clock import utc_now
 from downloader.failpoints import At, reach
-from downloader.rules.states import State
-from downloader.rules.steps import Published, TransferFailed
 from downloader.store import transfers
-from downloader.store.backlog import EndedRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from datetime import datetime
 
     from downloader.rules.states import RunKey
     from downloader.rules.steps import TransferStep
     from downloader.session import Session
-
-_ENDED: Final = {Published: State.DONE, TransferFailed: State.FAILED}
-"""The steps after which nothing more is to come, and the state they lead to."""
 
 
 @dataclass(slots=True)
@@ -70,18 +63,15 @@ class Recorder:
         if not outcomes and claim is None:
             return [], transfers.NONE_READY
         with anyio.CancelScope(shield=True):
-            ready, now = await self._session.in_thread(self._commit, outcomes, claim)
+            ready = await self._session.in_thread(self._commit, outcomes, claim)
         del self._waiting[: len(outcomes)]
-        if self._session.backlog is not None:
-            self._session.note_ended(_ended(outcomes, now))
-            if claim is not None:
-                given_up = [EndedRun(key, State.FAILED, claim.now) for key in ready.given_up]
-                self._session.note_ended(given_up)
+        if outcomes or ready.failed:
+            self._session.owed.set()
         return outcomes, ready
 
     def _commit(
         self, outcomes: Sequence[Outcome], claim: transfers.Claim | None
-    ) -> tuple[transfers.Ready, datetime]:
+    ) -> transfers.Ready:
         now = utc_now()
         recorded, ready = transfers.take_turn(
             self._session.database,
@@ -95,13 +85,4 @@ class Recorder:
             one.held = held
             if held and one.then is not None:
                 one.then()  # here, since a way through a thread for each costs more than it does
-        return ready, now
-
-
-def _ended(outcomes: Iterable[Outcome], now: datetime) -> list[EndedRun]:
-    """Return the runs that were recorded as done or failed."""
-    return [
-        EndedRun(one.key, _ENDED[type(one.step)], now)
-        for one in outcomes
-        if one.held and type(one.step) in _ENDED
-    ]
+        return ready

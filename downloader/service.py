@@ -151,9 +151,9 @@ async def serve(
         manager.notifier.stopping("ending")
         client.close()
         engine.close()
-        if session.backlog is not None:
-            session.backlog.close()
     left = await session.in_thread(inspection.any_unfinished, database, RUN_TYPES)
+    if left and not unfinished:  # submitted as this ended
+        unfinished = await session.in_thread(inspection.count_unfinished, database)
     tally, standing, trouble = session.tally, None, session.trouble
     if mode is Mode.DRAIN and not (left or tally.done or tally.failed):
         standing = (await session.in_thread(status, database, utc_now())).runs
@@ -247,10 +247,11 @@ class _Service:
         self._reloading = Reloading(session, manager, self._adopt)
         self._recorder = Recorder(session)
         self._poller = Poller(session, client)
-        self._workers = Workers(session, self._recorder, output, engine)
         self._hooks = Hooks(session)
+        self._workers = Workers(session, self._recorder, output, engine, self._nothing_left)
         self._standing = Standing(session, self._poller, self._workers, self._hooks)
         self._stopped: str | None = None
+        self._pruned = False
 
     @property
     def unfinished(self) -> int:
@@ -263,13 +264,14 @@ class _Service:
 
     async def run(self) -> str | None:
         """Run everything; return what ended it early, if anything did."""
+        await self._hooks.begin()
         try:
             await self._run_tasks()
         finally:
             self._session.stop()  # a database that is locked is not waited for any longer
             # Outcomes of transfers that were cut off: one transaction gives their leases back.
             await self._recorder.flush()
-        self._hooks.tell_what_is_left()
+        await self._hooks.tell_what_is_left()
         return self._stopped
 
     async def _run_tasks(self) -> None:
@@ -294,10 +296,29 @@ class _Service:
                 await self._workers.run()
                 session.stop()
                 self._hooks.finish()
-            if self._stopped is None:
-                await housekeeping.prune_at_the_end(session)
+            await self._prune()
             await self._show()  # the last word, not the one before
             helpers.cancel_scope.cancel()
+
+    async def _nothing_left(self) -> bool:
+        """Return whether a drain is over: no run is unfinished, and no hook may submit another.
+
+        What takes its time at the end is done before that is seen for the last time.
+        """
+        session, begun = self._session, self._hooks.begun
+        if await session.in_thread(inspection.any_unfinished, session.database, RUN_TYPES):
+            return False
+        if await self._hooks.any_left() or self._hooks.begun != begun:
+            return False
+        pruned = self._pruned
+        await self._prune()
+        return pruned
+
+    async def _prune(self) -> None:
+        """Delete old history once, at the end; not where that is to come soon."""
+        if not self._pruned and self._stopped is None:
+            await housekeeping.prune_at_the_end(self._session)
+        self._pruned = True
 
     async def _report(self) -> None:
         while True:

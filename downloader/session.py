@@ -18,18 +18,15 @@ from downloader.concurrency import AdaptiveConcurrency
 from downloader.errors import BusyDatabaseError, FullDatabaseError
 from downloader.logger import get_logger
 from downloader.observe.tally import Tally
-from downloader.rules.states import State
-from downloader.store.backlog import Backlog
 from downloader.store.leases import Owner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from downloader.breakers import Breaker, Trouble
     from downloader.rules.states import RunKey
     from downloader.settings import Settings
-    from downloader.store.backlog import EndedRun
     from downloader.store.database import Database
     from downloader.transfer.guard import Guard
 
@@ -115,8 +112,6 @@ class Session:
     ready: Signal = field(default_factory=Signal)  # a worker may find something
     room: Signal = field(default_factory=Signal)  # the poller may ask for more
     owed: Signal = field(default_factory=Signal)  # a hook may be due
-    backlog: Backlog | None = field(init=False)
-    """The runs whose hook is due; None where there are no hooks."""
     breakers: Breakers = field(init=False)
     key: Breaker = field(init=False)
     folder: Breaker = field(init=False)
@@ -136,9 +131,6 @@ class Session:
         self.key = self.breakers.at(key_place(self.settings.api_key))
         self.folder = self.breakers.at(folder_place(self.settings.output))
         self.concurrency = AdaptiveConcurrency(self.settings)
-        commands = {State.DONE: self.settings.on_done, State.FAILED: self.settings.on_failed}
-        hooked = [state for state, command in commands.items() if command]
-        self.backlog = Backlog(hooked) if hooked else None
 
     def adopt(self, settings: Settings) -> None:
         """Go by other settings from now on, and try at once what is blocked."""
@@ -231,12 +223,6 @@ class Session:
     def held(self) -> Iterator[Held]:
         """Yield the claims of this process."""
         yield from list(self._held.values())
-
-    def note_ended(self, runs: Sequence[EndedRun]) -> None:
-        """Have the hooks of runs run that are committed as done or failed."""
-        if self.backlog is not None and runs:
-            self.backlog.add(runs)
-            self.owed.set()
 
     def watch_clock(self) -> None:
         """Notice that the clock was set, or the machine suspended."""

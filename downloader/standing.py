@@ -61,7 +61,7 @@ class Standing:
             blocked=None if trouble is None else trouble.reason,
             blocked_why=None if trouble is None else trouble.message,
             long=_long(session),
-            hooks=self._hooks.left,
+            hooks=await self._hooks.count_left(),
         )
 
     async def with_waits(self, snapshot: Snapshot) -> Snapshot:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from downloader.breakers import Kind, Stage, Trouble, origin_of
-from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
 from downloader.crew import Crew
 from downloader.failpoints import At, reach
@@ -42,6 +41,7 @@ from downloader.transfer.transfer import Order, transfer
 from downloader.transfer.unusable import DiskError
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from datetime import datetime
 
     from downloader.breakers import Breaker
@@ -102,12 +102,18 @@ class Workers:
     """Runs transfers, as many at a time as the session's `concurrency` allows."""
 
     def __init__(
-        self, session: Session, recorder: Recorder, output: Output, engine: Engine
+        self,
+        session: Session,
+        recorder: Recorder,
+        output: Output,
+        engine: Engine,
+        nothing_left: Callable[[], Awaitable[bool]],
     ) -> None:
         self._session = session
         self._recorder = recorder
         self._output = output
         self._engine = engine
+        self._nothing_left = nothing_left
         self._desks = Desks(processors())
         self._crew = Crew(self._see_through)
         self._jobs: dict[str, _Job] = {}  # what is under way, or not recorded yet, by its lease
@@ -201,7 +207,7 @@ class Workers:
             return True
         if session.mode is Mode.ONCE or session.key.trouble is not None:
             return last_look
-        return not await session.in_thread(inspection.any_unfinished, session.database, RUN_TYPES)
+        return await self._nothing_left()
 
     async def _free(self) -> int:
         """Return how many more transfers to claim now."""

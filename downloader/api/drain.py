@@ -103,7 +103,8 @@ class Drained:
     """What one call has done.
 
     `complete` says that no run was left unfinished; where it is False the call was ended by
-    `max_duration_seconds`. Runs that failed are finished: `Tracker.failed` tells of them.
+    `max_duration_seconds`, or runs were submitted as it ended. Runs that failed are finished:
+    `Tracker.failed` tells of them.
     """
 
     saved: int

@@ -40,8 +40,9 @@ def conclude(result: Result, mode: Mode, *, quiet: bool = False) -> int:
         if terminal and not quiet and result.work_left:
             click.echo(f"{left}; {again}", err=True)
         return 0
-    if result.stopped is not None and result.work_left:
-        journal.tell("warning", f"downloader: stopped early ({result.stopped}), {left}; {again}")
+    if result.work_left and (result.stopped is not None or mode is Mode.DRAIN):
+        why = "submitted as it ended" if result.stopped is None else result.stopped
+        journal.tell("warning", f"downloader: stopped early ({why}), {left}; {again}")
         return 4
     if tally.failed:
         for code, number in tally.failures.most_common(_CODES_TOLD):

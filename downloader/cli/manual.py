@@ -34,7 +34,7 @@ _EXIT_CODES: Final = (
             "answer, or a storage out of reach"
         ),
     ),
-    ("4", "stopped early by a signal or --max-duration, with work left"),
+    ("4", "ended by a signal, by --max-duration or as runs were submitted: work is left"),
 )
 """As in README.md, which a test holds this to."""
 

@@ -61,7 +61,6 @@ class HookOutcome(StrEnum):
     FAILED = "failed"  # with another code, or a signal, or it could not be started
     TIMEOUT = "timeout"
     INTERRUPTED = "interrupted"  # by the end of the service
-    NOT_RUN = "not_run"  # its run could not be read
 
 
 HOOKS: Final = {State.DONE: "on_done", State.FAILED: "on_failed"}

@@ -23,6 +23,7 @@ _SENTENCES: Final = {
     "hook.timeout": "the hook of {run_id} took too long: {detail}",
     "hook.interrupted": "the hook of {run_id} was ended with the service: {detail}",
     "hooks.not_run": "{runs} hooks were not run; {hint}",
+    "hooks.not_claimed": "which hooks are due cannot be read: {message}",
     "hook.not_recorded": "that {runs} hooks have run cannot be recorded: {message}",
     "library.warning": "{library}: {message}",
 }

@@ -82,7 +82,7 @@ class ClaimedRun:
 class Ready:
     """What a claim found: the runs now claimed, and how many had let their URL expire.
 
-    `waiting` others could have been claimed as well. The runs that `failed` are `given_up`, and
+    `waiting` others could have been claimed as well. The runs that `failed` are given up, and
     `held_up` were put off.
     """
 
@@ -90,7 +90,6 @@ class Ready:
     expired: int
     failed: int
     waiting: int = 0
-    given_up: tuple[RunKey, ...] = ()
     held_up: int = 0
 
     @property
@@ -342,8 +341,7 @@ def _any_ready(database: Database, claim: Claim) -> bool:
 def _claim(connection: sa.Connection, claim: Claim) -> Ready:
     claimed: list[ClaimedRun] = []
     history: list[tuple[RunKey, State, State, str, str | None]] = []
-    given_up: list[RunKey] = []
-    expired = held_up = 0
+    expired = failed = held_up = 0
     now = claim.now
     looking, values = _may_be_taken(now, claim.cutoff)
     rows = connection.execute(looking.first, values | {"most": claim.most}).all()
@@ -369,8 +367,7 @@ def _claim(connection: sa.Connection, claim: Claim) -> Ready:
             continue
         history.append((run.key, State.READY, *_told(step)))
         expired += isinstance(step, NewUrl)
-        if isinstance(step, TransferFailed):
-            given_up.append(run.key)
+        failed += isinstance(step, TransferFailed)
     if taken and _CLAIM.execute(connection, taken) != len(taken):
         # Edited by hand: a type that is no text, or none that can be read, names no row.
         claimed = [one for one in claimed if _is_held(connection, one)]
@@ -381,7 +378,7 @@ def _claim(connection: sa.Connection, claim: Claim) -> Ready:
     waiting = 0
     if len(rows) == claim.most:  # there may be more
         waiting = connection.scalar(looking.waiting, values) or 0
-    return Ready(tuple(claimed), expired, len(given_up), waiting, tuple(given_up), held_up)
+    return Ready(tuple(claimed), expired, failed, waiting, held_up)
 
 
 def _is_held(connection: sa.Connection, claim: ClaimedRun) -> bool:

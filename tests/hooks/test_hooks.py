@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from harness import Program, StartSimulator
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-OWED: Final = {query.name: query.sql for query in page.queries()}["hooks-owed"]
+QUERIES: Final = {query.name: query.sql for query in page.queries()}
+OWED: Final = QUERIES["hooks-owed"]
+LOST: Final = QUERIES["hooks-lost"]
 
 FAILS: Final = {"runs": [3], "where": "api", "fault": {"kind": "word", "word": "ERROR"}}
 NOT_THERE: Final = {"runs": [4], "where": "storage", "fault": {"kind": "status", "status": 404}}
@@ -180,7 +182,8 @@ def test_slow_hooks_hold_up_no_transfer(program: Program, start_simulator: Start
         wait_until(lambda: len(left_by(program, "begun")) == 3, process)
         assert left_by(program, "ended") == set()
         assert events(program) == {}
-        assert len(program.query(OWED)) == 40
+        assert len(program.query(OWED)) == 37
+        assert len(program.query(LOST)) == 3
         (program.folder / "go").touch()
         _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
@@ -194,14 +197,13 @@ def test_slow_hooks_hold_up_no_transfer(program: Program, start_simulator: Start
 
 
 def test_a_stop_with_hooks_under_way(program: Program, start_simulator: StartSimulator) -> None:
-    """On SIGTERM hooks under way may end, no other begins, and the log says how many are left."""
+    """On SIGTERM hooks under way may end and no other begins; the next start runs what is left."""
     simulator = start_simulator()
     hook = script(program.folder, WAIT_FOR_GO)
     program.submit(range(1, 7))
-    with program.start(
-        *("run", "--api-url", simulator.api_url, "--min-poll", "0.05", "--on-done", hook)
-    ) as process:
-        wait_until(lambda: len(program.query(OWED)) == 6, process)
+    arguments = ("--api-url", simulator.api_url, "--min-poll", "0.05", "--on-done", hook)
+    with program.start("run", *arguments) as process:
+        wait_until(lambda: len(program.query(OWED)) == 4, process)
         wait_until(lambda: len(left_by(program, "begun")) == 2, process)
         process.send_signal(signal.SIGTERM)
         assert process.stderr is not None
@@ -219,6 +221,10 @@ def test_a_stop_with_hooks_under_way(program: Program, start_simulator: StartSim
     ]
     assert left["runs"] == 4
     assert {row[1] for row in program.query(OWED)} == set(range(1, 7)) - begun
+    done = program("run", "--once", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert reasons(program) == {run_id: ["hook_done"] for run_id in range(1, 7)}
+    assert program.query(OWED) == []
 
 
 def test_a_second_signal_ends_hooks(program: Program, start_simulator: StartSimulator) -> None:
@@ -268,18 +274,132 @@ def test_two_processes_on_one_database(program: Program, start_simulator: StartS
 
 
 def test_a_crash_between_commit_and_hook(program: Program, start_simulator: StartSimulator) -> None:
-    """A hook that a crash prevents is not made up for: at most once, and a query finds its run."""
+    """A hook that a crash prevents is run by the next process that has one, once."""
     simulator = start_simulator()
-    hook = script(program.folder, 'touch "begun-$RUN_ID"')
+    hook = script(program.folder, 'echo called >> "calls-$RUN_ID"')
     program.submit([1])
     program.env["DOWNLOADER_FAILPOINTS"] = "record.committed=kill"
     arguments = ("run", "--drain", "--api-url", simulator.api_url, "--on-done", hook)
     assert program(*arguments).returncode == -signal.SIGKILL
-    program.env.clear()
-    assert program(*arguments).returncode == 0
-    assert program.query("SELECT run_id, state FROM runs") == [(1, "done")]
-    assert left_by(program, "begun") == set()
     assert [row[1:3] for row in program.query(OWED)] == [(1, "done")]
+    program.env.clear()
+    for _ in range(2):
+        done = program(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (program.folder / "calls-1").read_text() == "called\n"
+    assert reasons(program) == {1: ["hook_done"]}
+
+
+def test_a_crash_while_hooks_are_under_way(
+    program: Program, start_simulator: StartSimulator
+) -> None:
+    """A process that is killed takes with it the hooks under way, one for each place; no other."""
+    simulator = start_simulator()
+    hook = script(program.folder, WAIT_FOR_GO)
+    ids = range(1, 9)
+    program.submit(ids)
+    arguments = ("--api-url", simulator.api_url, "--min-poll", "0.05", "--on-done", hook)
+    with program.start("run", *arguments, "--hook-concurrency", "3") as process:
+        wait_until(lambda: len(left_by(program, "begun")) == 3, process)
+        wait_until(lambda: len(program.query(OWED)) == 5, process)
+        process.kill()
+        process.communicate(timeout=60)
+    killed = left_by(program, "begun")
+    (program.folder / "go").touch()
+    assert program("run", "--drain", *arguments).returncode == 0
+    assert reasons(program) == {run_id: ["hook_done"] for run_id in set(ids) - killed}
+    assert {row[1] for row in program.query(LOST)} == killed
+    assert program.query(OWED) == []
+    wait_until(lambda: left_by(program, "ended") == set(ids))  # these go on by themselves
+
+
+def test_a_drain_saves_what_its_hooks_submit(
+    on_path: Program, start_simulator: StartSimulator
+) -> None:
+    """A drain is over when nothing is unfinished and no hook that might submit more is left."""
+    program, simulator = on_path, start_simulator()
+    hook = script(
+        program.folder,
+        'sleep 0.3; [ "$RUN_ID" -ge 40 ] || downloader submit "$(($RUN_ID + 10))" > /dev/null',
+    )
+    program.submit([1, 2, 3])
+    arguments = ("run", "--drain", "--api-url", simulator.api_url, "--min-poll", "0.05")
+    done = program(*arguments, "--on-done", hook, "--prune-events-after", "1s")
+    ids = {start + ten for start in (1, 2, 3) for ten in (0, 10, 20, 30, 40)}
+    assert (done.returncode, done.stdout[:10], done.stderr) == (0, "15 saved (", "")
+    program.assert_saved(simulator, ids)
+    assert reasons(program) == {run_id: ["hook_done"] for run_id in ids}
+
+
+def test_a_hook_that_submits_what_the_api_refuses(
+    on_path: Program, start_simulator: StartSimulator
+) -> None:
+    """Where the API refuses the key by then, the drain ends blocked, not as if all were done."""
+    program = on_path
+    refuse = {"where": "api", "fault": {"kind": "status", "status": 401}, "runs": [11]}
+    simulator = start_simulator(rules=[refuse])
+    hook = script(program.folder, "downloader submit 11 > /dev/null")
+    program.submit([1])
+    done = program("run", "--drain", "--api-url", simulator.api_url, "--on-done", hook)
+    assert done.returncode == 3
+    assert "(401)" in done.stderr
+
+
+def test_an_end_that_another_process_recorded(
+    program: Program, start_simulator: StartSimulator
+) -> None:
+    """What a process without hooks saves is owed its hook by whichever process has one."""
+    simulator = start_simulator(rules=[FAILS])
+    hook = script(program.folder, 'echo "$RUN_STATE" >> "calls-$RUN_ID"')
+    arguments = ("--api-url", simulator.api_url, "--min-poll", "0.05")
+    hooks = ("--on-done", hook, "--on-failed", hook)
+    with program.start("run", *arguments, *hooks) as daemon:
+        wait_until(
+            lambda: (
+                program.database.exists()
+                and program.query("SELECT count(*) FROM sqlite_master WHERE name = 'hook_cursors'")
+                == [(1,)]
+                and len(program.query("SELECT * FROM hook_cursors")) == 2
+            ),
+            daemon,
+        )
+        daemon.send_signal(signal.SIGSTOP)
+        try:
+            program.submit([1, 2, 3])
+            assert program("run", "--drain", *arguments).returncode == 1
+            assert reasons(program) == {}
+        finally:
+            daemon.send_signal(signal.SIGCONT)
+        wait_until(lambda: len(reasons(program)) == 3, daemon)
+        daemon.send_signal(signal.SIGTERM)
+        daemon.communicate(timeout=60)
+    calls = {run_id: (program.folder / f"calls-{run_id}").read_text() for run_id in (1, 2, 3)}
+    assert calls == {1: "done\n", 2: "done\n", 3: "failed\n"}
+
+
+def test_hooks_that_are_set_for_the_first_time(
+    program: Program, start_simulator: StartSimulator
+) -> None:
+    """What ended before there was a hook for such an end has none; what ends later always has."""
+    simulator = start_simulator(rules=[{**FAILS, "runs": [3, 6]}])
+    hook = script(program.folder, 'touch "called-$RUN_ID"')
+    arguments = ("run", "--drain", "--api-url", simulator.api_url, "--min-poll", "0.05")
+
+    def drain(*options: str) -> set[int]:
+        program(*arguments, *options)
+        return left_by(program, "called")
+
+    program.submit([1, 2, 3])
+    assert drain() == set()
+    assert drain("--on-done", hook) == set()
+    program.submit([4, 5, 6])
+    assert drain() == set()  # switched off for a while
+    assert drain("--on-done", hook, "--on-failed", hook) == {4, 5}
+    program.submit([7])
+    assert drain() == {4, 5}
+    assert drain("--on-done", "true") == {4, 5}  # which is how they are forgotten
+    assert drain("--on-done", hook) == {4, 5}
+    assert reasons(program) == {4: ["hook_done"], 5: ["hook_done"], 7: ["hook_done"]}
 
 
 def _commands(folder: Path) -> Iterable[tuple[str, str]]:

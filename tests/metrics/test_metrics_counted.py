@@ -221,5 +221,5 @@ def test_hooks(
         for name, has, value in found.samples()
         if name == "downloader_hooks_total"
     }
-    assert len(counted) == 10
+    assert len(counted) == 8
     assert {key: value for key, value in counted.items() if value} == {("on_done", outcome): 3}

@@ -176,12 +176,10 @@ ANSWERS: Final[dict[str, list[tuple[Any, ...]]]] = {
         (68, TYPE, 402, "/audio/402.wav"),
         (72, TYPE, 403, "/audio/403.wav"),
     ],
-    "hooks-owed": [  # not 101, of the day before
-        (TYPE, 210, "done", _day("12:31:40")),
-        (TYPE, 402, "done", _day("19:40:00")),
-    ],
+    "hooks-owed": [(TYPE, 403, "done", _day("19:50:00"))],
+    "hooks-lost": [(TYPE, 210, "done", _day("12:31:40"))],  # not 101, of the day before
     "hooks-failed": [
-        (TYPE, 403, _HOOKS, "done", "hook_failed", "cannot be started: Exec format error"),
+        (TYPE, 402, _HOOKS, "done", "hook_failed", "cannot be started: Exec format error"),
         (TYPE, 207, _HOOKS, "done", "hook_failed", "exit 3, 0.017 s"),
         (TYPE, 206, _HOOKS, "done", "hook_interrupted", "signal SIGKILL, 3.100 s"),
         (TYPE, 205, _HOOKS, "done", "hook_timeout", "signal SIGTERM, 60.004 s"),
