@@ -21,6 +21,7 @@ from downloader.failpoints import At, reach
 from downloader.jitter import jitter
 from downloader.logger import get_logger
 from downloader.observe.tally import request_outcome
+from downloader.rules.answer_body import NOT_FOUND
 from downloader.rules.answers import (
     Answered,
     Blocked,
@@ -31,7 +32,12 @@ from downloader.rules.answers import (
     Suspect,
 )
 from downloader.rules.batching import Batch, split
-from downloader.rules.decisions import after_error_alone, after_no_answer, after_verdict
+from downloader.rules.decisions import (
+    after_error_alone,
+    after_no_answer,
+    after_verdict,
+    while_unknown,
+)
 from downloader.rules.expiry import url_expires_at, url_valid_from
 from downloader.rules.redaction import clean_text
 from downloader.rules.states import RunKey
@@ -289,6 +295,14 @@ class Inquiries:
                 expires_at=url_expires_at(verdict.url) if isinstance(verdict, Finished) else None,
                 valid_from=url_valid_from(verdict.url) if isinstance(verdict, Finished) else None,
             )
+            if isinstance(verdict, NotYet) and verdict.unknown:
+                step = while_unknown(
+                    step,
+                    run.unknown_since,
+                    run.unknown_answers,
+                    limits=session.settings.limits,
+                    now=now,
+                )
             steps.append((run.key, step))
         await self._record(steps, resolution)
         if any(isinstance(verdict, Finished) for verdict in answer.verdicts.values()):
@@ -470,7 +484,7 @@ class Inquiries:
             )
             await self._no_answer(nowhere, one.batch, self._api, resolution)
             return
-        answer = Answered({one.run_id: NotYet("HTTP 404" if sure else None)})
+        answer = Answered({one.run_id: NotYet(NOT_FOUND, unknown=sure)})
         await self._conclude(answer, one.batch, resolution)
 
     async def _record(

@@ -118,6 +118,7 @@ _LIVE: Final = {
     "attempts": "attempts",
     "refreshes": "refreshes",
     "give_up_after_seconds": "give-up-after",
+    "unknown_after_seconds": "unknown-after",
     "min_poll_seconds": "min-poll",
     "max_poll_seconds": "max-poll",
 }

@@ -49,6 +49,7 @@ class Options(TypedDict, total=False):
     attempts: how often a transfer is tried before its run counts as failed.
     refreshes: how often a run is asked for a new URL after the last one expired.
     give_up_after_seconds: how long after its submission a run may stay unfinished.
+    unknown_after_seconds: how long the service may not know a run before that counts as failed.
     min_poll_seconds: the shortest pause before a run is asked for again.
     max_poll_seconds: the longest such pause.
     stall_seconds: how long a transfer may go without a byte.
@@ -68,6 +69,7 @@ class Options(TypedDict, total=False):
     attempts: int
     refreshes: int
     give_up_after_seconds: float
+    unknown_after_seconds: float
     min_poll_seconds: float
     max_poll_seconds: float
     stall_seconds: float
@@ -87,6 +89,7 @@ _RANGES: Final[dict[str, tuple[type, float, float]]] = {
     "attempts": (int, 1, 1000),
     "refreshes": (int, 0, 1000),
     "give_up_after_seconds": (float, 0, _TEN_YEARS),
+    "unknown_after_seconds": (float, 0, _TEN_YEARS),
     "min_poll_seconds": (float, 0.05, _TEN_YEARS),
     "max_poll_seconds": (float, 0.05, _TEN_YEARS),
     "stall_seconds": (float, 0.1, _TEN_YEARS),

@@ -32,6 +32,7 @@ FILE_KEYS: Final = frozenset(
         "attempts",
         "refreshes",
         "give-up-after",
+        "unknown-after",
         "min-poll",
         "max-poll",
         "stall",

@@ -58,6 +58,7 @@ def settings_of(options: Mapping[str, Any], api_key: str | None = None) -> Setti
             attempts=options["attempts"],
             refreshes=options["refreshes"],
             give_up_after_seconds=options["give_up_after"],
+            unknown_after_seconds=options["unknown_after"],
             min_poll_seconds=options["min_poll"],
             max_poll_seconds=options["max_poll"],
         ),

@@ -42,6 +42,7 @@ _DEFAULTS = Limits()
             "attempts",
             "refreshes",
             "give_up_after",
+            "unknown_after",
             "min_poll",
             "max_poll",
             "stall",
@@ -100,6 +101,13 @@ _DEFAULTS = Limits()
     default=f"{_DEFAULTS.give_up_after_seconds / 3600:g}h",
     show_default=True,
     help="How long a run may stay unfinished at the provider, or its storage out of reach.",
+)
+@option(
+    "--unknown-after",
+    type=Duration(),
+    default=f"{_DEFAULTS.unknown_after_seconds / 60:g}m",
+    show_default=True,
+    help="How long a run may be one that the service does not know, before it counts as failed.",
 )
 @option(
     "--min-poll",

@@ -14,7 +14,7 @@ from downloader.cli.quantities import Duration
 from downloader.cli.screen import Screen, screen
 from downloader.cli.words import minute, rate, run_name, size, span
 from downloader.clock import utc_now
-from downloader.rules.decisions import UNREACHABLE
+from downloader.rules.decisions import UNKNOWN, UNREACHABLE
 from downloader.rules.error_codes import API_ERRORS
 from downloader.rules.plain import moment
 from downloader.rules.states import State
@@ -153,7 +153,8 @@ def _progress(found: Status) -> list[str]:
 
 def _is_down(found: Status) -> bool:
     """Return whether all that is left has met what no pace of before says anything of."""
-    met = sum(one.runs for one in found.troubles if one.error_code in API_ERRORS | {UNREACHABLE})
+    down = API_ERRORS | {UNREACHABLE, UNKNOWN}
+    met = sum(one.runs for one in found.troubles if one.error_code in down)
     return met >= found.unfinished
 
 

@@ -25,6 +25,9 @@ UNUSABLE_URL: Final = "UNUSABLE_URL"
 UNREADABLE: Final = "UNREADABLE_ANSWER"
 """`remote_status` of a run of which the answer says something in no known shape."""
 
+NOT_FOUND: Final = "HTTP 404"
+"""`remote_status` of a run of which the service says that there is none, as of no other."""
+
 FAILED_STATUSES: Final = frozenset(
     {
         "ERROR",  # `TaskStatus` of the service's SDK
@@ -61,9 +64,13 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class NotYet:
-    """The run is not finished, or nothing is said of it: poll later."""
+    """The run is not finished, or nothing is said of it: poll later.
+
+    `unknown` says that the service answers for other runs, and that there is none such.
+    """
 
     remote_status: str | None
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, assert_never
 
-from downloader.rules.answer_body import UNREADABLE, UNUSABLE_URL
+from downloader.rules.answer_body import NOT_FOUND, UNREADABLE, UNUSABLE_URL
 from downloader.rules.answers import Failed, Finished, NotYet, Verdict
 from downloader.rules.backoff import (
     attempt_delay_seconds,
@@ -52,6 +52,9 @@ _LAST_LOOK_SECONDS: Final = 300.0
 UNREACHABLE: Final = "storage_unreachable"
 """The error code of a run whose storage host cannot be reached: nobody's fault but the host's."""
 
+UNKNOWN: Final = "unknown_run"
+"""The error code of a run that the service does not know, while it answers for others."""
+
 UNUSABLE: Final = {
     UNUSABLE_URL: "its URL cannot be used",
     UNREADABLE: "its result cannot be read",
@@ -63,6 +66,10 @@ MINIMUM_POLLS_BEFORE_DEADLINE: Final = 3
 is not given up because one answer said 'not yet'."""
 
 
+MINIMUM_UNKNOWN_ANSWERS: Final = 5
+"""So many answers in a row it takes to give up a run as unknown: a young one may be told late."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How long and how often to try; durations in seconds."""
@@ -70,6 +77,7 @@ class Limits:
     attempts: int = 8
     refreshes: int = 20
     give_up_after_seconds: float = 24 * 3600.0
+    unknown_after_seconds: float = 900.0
     min_poll_seconds: float = 2.0
     max_poll_seconds: float = 300.0
     patience_seconds: float = 1800.0
@@ -170,6 +178,32 @@ def after_verdict(
             return PollLater(now + timedelta(seconds=delay_seconds), verdict.remote_status)
         case _:
             assert_never(verdict)
+
+
+def while_unknown(
+    step: PollStep, since: datetime | None, answers: int, *, limits: Limits, now: datetime
+) -> PollStep:
+    """Return what becomes of a run that the service does not know, while it answers for others.
+
+    That was so in `answers` in a row before this one, the first of them at `since`. It may only not
+    be ready yet, so it is told at once and given up after a while. `step` is for any other answer.
+    """
+    since, answers = since or now, min(answers + 1, MAX_INTEGER)
+    lasted = (now - since).total_seconds()
+    told = "The API does not know this run (404), and answers for others"
+    if answers > 1:
+        told += f": {answers} times in {_duration(lasted)}"
+    if answers >= MINIMUM_UNKNOWN_ANSWERS and lasted >= limits.unknown_after_seconds:
+        return PollFailed(UNKNOWN, f"{told}; see --unknown-after.", NOT_FOUND)
+    if not isinstance(step, PollLater):
+        return step
+    return replace(
+        step,
+        error_code=UNKNOWN,
+        error_message=f"{told}.",
+        unknown_since=since,
+        unknown_answers=answers,
+    )
 
 
 def after_error_alone(

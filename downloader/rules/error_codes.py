@@ -28,7 +28,9 @@ API_ERRORS: Final = frozenset(
 )
 """Why the API gave no usable answer, or refused a batch."""
 
-RUN_ERRORS: Final = TRANSFER_ERRORS | {"provider_failed", "bad_run", "forbidden", "deadline"}
+RUN_ERRORS: Final = TRANSFER_ERRORS | {
+    *("provider_failed", "bad_run", "unknown_run", "forbidden", "deadline"),
+}
 """Why a run failed."""
 
 _TRY_LATER: Final = "the network or the storage was at fault: retry it when that is well again"
@@ -64,6 +66,7 @@ REMEDIES: Final = {
     "provider_failed": "no use in a retry, unless the fault was the provider's: start a new run, "
     "and submit its id",
     "bad_run": "no use in a retry: check the run id and its --type",
+    "unknown_run": "no use in a retry as it is: check the run id, its --type and whose key it is",
     "forbidden": "no use in a retry with this API key: take that of the run's account",
     "deadline": "retry it to wait once more, longer with --give-up-after; or ask the provider",
 }

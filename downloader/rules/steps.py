@@ -27,7 +27,8 @@ class UrlReceived:
 class PollLater:
     """pending → pending: not finished yet, or no usable answer; ask again at `next_attempt_at`.
 
-    `asked` says whether the run was asked for at all: a claim given back counts no poll.
+    `asked` says whether the run was asked for at all: a claim given back counts no poll. With
+    `unknown_answers` the service does not know the run: so often in a row, since `unknown_since`.
     """
 
     next_attempt_at: datetime
@@ -35,6 +36,8 @@ class PollLater:
     error_code: str | None = None
     error_message: str | None = None
     asked: bool = True
+    unknown_since: datetime | None = None
+    unknown_answers: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,8 @@ def fresh_start(now: datetime) -> dict[str, object]:
         "failing_since": None,
         "done_at": None,
         "updated_at": now,
+        "unknown_answers": 0,
+        "unknown_since": None,
     }
 
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
+from downloader.rules.answer_body import NOT_FOUND
 from downloader.rules.batching import MAX_BATCH, Batch, plan
-from downloader.rules.decisions import REFUSED
+from downloader.rules.decisions import REFUSED, UNKNOWN
 from downloader.rules.error_codes import API_ERRORS, TRANSFER_ERRORS
 from downloader.rules.states import RunKey, State
 from downloader.rules.steps import PollFailed, PollLater, UrlReceived
 from downloader.store import events
 from downloader.store.rows import ForRows
-from downloader.store.schema import BY_KEY, in_state, one_more, runs
+from downloader.store.schema import BY_KEY, UTCText, in_state, one_more, runs
 from downloader.store.transitions import (
     NO_LEASE,
     carry_out,
@@ -45,6 +46,8 @@ class DueRun:
     submitted_at: datetime
     next_attempt_at: datetime
     poll_errors: int = 0
+    unknown_since: datetime | None = None
+    unknown_answers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ COLUMNS = (
     runs.c.polls,
     runs.c.submitted_at,
     runs.c.next_attempt_at,
+    runs.c.unknown_since,
+    runs.c.unknown_answers,
 )
 PENDING = in_state(State.PENDING)
 OF_TYPE = runs.c.run_type == sa.bindparam("of_type")
@@ -219,8 +224,15 @@ def claim_batch(
 
 def due_run(row: Sequence[Any]) -> DueRun:
     """Read a row of `COLUMNS`."""
-    run_type, run_id, polls, submitted_at, next_attempt_at = row
-    return DueRun(RunKey(run_type, run_id), polls, submitted_at, next_attempt_at)
+    run_type, run_id, polls, submitted_at, next_attempt_at, unknown_since, unknown_answers = row
+    return DueRun(
+        RunKey(run_type, run_id),
+        polls,
+        submitted_at,
+        next_attempt_at,
+        unknown_since=unknown_since,
+        unknown_answers=unknown_answers,
+    )
 
 
 _HELD = held(State.PENDING)
@@ -228,8 +240,14 @@ _WORD: Final[sa.ColumnElement[str]] = sa.func.coalesce(
     sa.bindparam("new_remote_status"), runs.c.remote_status
 )
 _ASKED: Final = {"polls": one_more(runs.c.polls), "remote_status": _WORD}
+_NO_ANSWER: Final = sa.and_(
+    sa.bindparam("new_error_code").is_not(None), sa.bindparam("new_unknown_answers") == 0
+)
+_KNOWN_WORD: Final[sa.ColumnElement[str]] = sa.func.coalesce(
+    sa.bindparam("new_remote_status"), sa.func.nullif(runs.c.remote_status, NOT_FOUND)
+)
 _ERROR_OF_THE_API: Final = sa.or_(
-    runs.c.error_code.in_(sorted(API_ERRORS - TRANSFER_ERRORS)),
+    runs.c.error_code.in_(sorted((API_ERRORS | {UNKNOWN}) - TRANSFER_ERRORS)),
     sa.and_(runs.c.attempts == 0, runs.c.refreshes == 0),  # some codes are of both
 )
 _URL_REFUSED: Final = runs.c.error_code == REFUSED
@@ -251,6 +269,8 @@ _STATEMENTS: Final[Mapping[type[PollStep] | str, ForRows]] = {
             # The API has answered; what the storage has against the run is still to be seen.
             "error_code": sa.case((_ERROR_OF_THE_API, None), else_=runs.c.error_code),
             "error_message": sa.case((_ERROR_OF_THE_API, None), else_=runs.c.error_message),
+            "unknown_since": None,
+            "unknown_answers": 0,
         },
     ),
     PollLater: statement(
@@ -258,6 +278,15 @@ _STATEMENTS: Final[Mapping[type[PollStep] | str, ForRows]] = {
         _HELD,
         {
             **_ASKED,
+            # Without an answer the run is as unknown as before; any other answer knows it.
+            "remote_status": sa.case((_NO_ANSWER, _WORD), else_=_KNOWN_WORD),
+            "unknown_since": sa.case(
+                (_NO_ANSWER, runs.c.unknown_since),
+                else_=sa.bindparam("new_unknown_since", type_=UTCText),
+            ),
+            "unknown_answers": sa.case(
+                (_NO_ANSWER, runs.c.unknown_answers), else_=sa.bindparam("new_unknown_answers")
+            ),
             # That the last URL was refused is remembered until there is another one.
             "error_code": sa.case((_URL_REFUSED, REFUSED), else_=sa.bindparam("new_error_code")),
             "error_message": sa.case(
@@ -266,7 +295,15 @@ _STATEMENTS: Final[Mapping[type[PollStep] | str, ForRows]] = {
         },
     ),
     PollFailed: statement(
-        PollFailed, _HELD, {**_ASKED, "state": State.FAILED.value, "next_attempt_at": None}
+        PollFailed,
+        _HELD,
+        {
+            **_ASKED,
+            "state": State.FAILED.value,
+            "next_attempt_at": None,
+            "unknown_answers": runs.c.unknown_answers
+            + (sa.bindparam("new_error_code") == UNKNOWN).cast(sa.Integer),
+        },
     ),
     _NOT_ASKED: ForRows(
         sa.update(runs)

@@ -105,7 +105,8 @@ WHY = f"""CASE
         THEN {API_BLOCKED}
     WHEN state = 'ready' AND {DUE} AND EXISTS (SELECT 1 FROM blocks WHERE scope = 'disk')
         THEN {DISK_BLOCKED}
-    WHEN error_code = 'unknown_run' THEN 'the API does not know it (404), and answers for others'
+    WHEN error_code = 'unknown_run' OR (error_code = 'url_refused' AND unknown_answers > 0)
+        THEN 'the API does not know it (404), and answers for others'
     WHEN error_code IN ('url_expired', 'url_refused')
         THEN 'its URLs are refused or expire before use'
     WHEN error_code = 'api_unreachable' THEN 'the API cannot be reached'
@@ -124,6 +125,7 @@ WHY = f"""CASE
     WHEN polls = 0 AND {ASKING} THEN 'not asked for yet: it waits for its turn'
     WHEN polls = 0 THEN 'never asked for: is the daemon running?'
     WHEN remote_status = 'UNUSABLE_URL' THEN 'the URL that the API gives cannot be used'
+    WHEN remote_status = 'HTTP 404' THEN 'the API does not know it (404)'
     WHEN remote_status = 'UNREADABLE_ANSWER' THEN 'what the API says of it cannot be read'
     WHEN ready_at IS NOT NULL THEN 'it needs a new URL, and the API gives none yet'
     WHEN next_attempt_at > datetime('now', '-5 minutes') OR {ASKING}

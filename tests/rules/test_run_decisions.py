@@ -25,6 +25,7 @@ from downloader.rules.decisions import (
     before_transfer,
     expiry_margin_seconds,
     while_paused,
+    while_unknown,
 )
 from downloader.rules.steps import (
     HeldUp,
@@ -362,3 +363,45 @@ def test_every_sequence_of_problems_ends(
         assert spent.attempts < attempts
         assert spent.refreshes <= refreshes
     assert tries <= attempts + refreshes
+
+
+LATER = PollLater(NOW + timedelta(seconds=9), "HTTP 404")
+
+
+@pytest.mark.parametrize(
+    ("answers", "lasted", "given_up"),
+    [
+        (0, None, False),
+        (3, 900, False),
+        (4, 899, False),
+        (4, 900, True),
+        (400, 899, False),
+        (400, 86_400, True),
+        (4, -60, False),  # the clock was set back since
+    ],
+)
+def test_a_run_that_the_service_does_not_know(
+    answers: int, lasted: float | None, *, given_up: bool
+) -> None:
+    """It is given up after a while and five answers in a row; till then each of them is counted."""
+    since = None if lasted is None else NOW - timedelta(seconds=lasted)
+    step = while_unknown(LATER, since, answers, limits=LIMITS, now=NOW)
+    if given_up:
+        assert isinstance(step, PollFailed)
+        assert (step.error_code, step.remote_status) == ("unknown_run", "HTTP 404")
+        assert step.error_message.endswith("; see --unknown-after.")
+        return
+    assert isinstance(step, PollLater)
+    assert step.next_attempt_at == LATER.next_attempt_at
+    assert (step.remote_status, step.error_code) == ("HTTP 404", "unknown_run")
+    assert (step.unknown_since, step.unknown_answers) == (since or NOW, answers + 1)
+
+
+def test_an_unknown_run_past_its_deadline() -> None:
+    """The deadline of every run holds for it too; where it is unknown for long, that is told."""
+    over = PollFailed("deadline", "Not finished.", None)
+    young = NOW - timedelta(seconds=10)
+    assert while_unknown(over, young, 9, limits=LIMITS, now=NOW) == over
+    step = while_unknown(over, NOW - timedelta(days=1), 9, limits=LIMITS, now=NOW)
+    assert isinstance(step, PollFailed)
+    assert step.error_code == "unknown_run"

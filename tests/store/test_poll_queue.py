@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 import pytest
 from store.driving import OTHER_TYPE, SIGNATURE, TYPE, Driver, at, key, signed_url
 
+from downloader.rules.answer_body import NOT_FOUND
 from downloader.rules.steps import NewUrl, PollFailed, PollLater, UrlReceived
 from downloader.store import control, leases, polling
 from downloader.store.leases import Owner
+from downloader.store.schema import to_text
 
 if TYPE_CHECKING:
     from downloader.rules.steps import PollStep
@@ -202,6 +204,57 @@ def test_not_finished_yet(driver: Driver) -> None:
         None,
     )
     assert driver.reasons(1) == ["submitted"]
+
+
+def _unknown(driver: Driver) -> tuple[str | None, int, str | None, str | None]:
+    row = driver.row(1)
+    since = row["unknown_since"]
+    return since and since[17:19], row["unknown_answers"], row["remote_status"], row["error_code"]
+
+
+def test_a_run_that_the_service_does_not_know(driver: Driver) -> None:
+    """What is known of it is counted from answer to answer; none at all changes nothing of it."""
+    driver.submit(1)
+
+    def answer(seconds: float, step: PollStep) -> None:
+        [batch] = driver.claim_due(seconds)
+        [run] = batch.runs
+        assert _unknown(driver)[1] == run.unknown_answers
+        since = None if run.unknown_since is None else to_text(run.unknown_since)
+        assert driver.row(1)["unknown_since"] == since
+        assert polling.record_polls(driver.database, [(key(1), batch.lease, step)], at(seconds))
+
+    def unknown(seconds: float, answers: int) -> PollLater:
+        return PollLater(
+            at(seconds),
+            NOT_FOUND,
+            "unknown_run",
+            "It is not known.",
+            unknown_since=at(1),
+            unknown_answers=answers,
+        )
+
+    answer(1, unknown(2, 1))
+    assert _unknown(driver) == ("01", 1, NOT_FOUND, "unknown_run")
+    answer(2, unknown(3, 2))
+    answer(3, PollLater(at(4), None, "unavailable", "It answers 503."))
+    assert _unknown(driver) == ("01", 2, NOT_FOUND, "unavailable")
+    answer(4, PollLater(at(5), asked=False))
+    answer(5, unknown(6, 3))
+    assert _unknown(driver) == ("01", 3, NOT_FOUND, "unknown_run")
+    answer(6, PollLater(at(7)))
+    assert _unknown(driver) == (None, 0, None, None)
+    answer(7, unknown(8, 1))
+    answer(8, PollLater(at(9), "PENDING"))
+    assert _unknown(driver) == (None, 0, "PENDING", None)
+    answer(9, unknown(10, 1))
+    answer(10, PollFailed("unknown_run", "It is not known.", NOT_FOUND))
+    assert _unknown(driver) == ("01", 2, NOT_FOUND, "unknown_run")
+    control.retry(driver.database, [key(1)], at(11))
+    assert _unknown(driver) == (None, 0, None, None)
+    answer(11, unknown(12, 1))
+    answer(12, UrlReceived("https://storage.example/1", None, "SUCCESS"))
+    assert _unknown(driver) == (None, 0, "SUCCESS", None)
 
 
 def test_a_claim_given_back(driver: Driver) -> None:

@@ -187,6 +187,12 @@ def _never_asked(driver: Driver) -> None:
             "what the API says of it cannot be read",
         ),
         (partial(_pending, error_code="unknown_run"), "pending", UNKNOWN),
+        (partial(_had_a_url, error_code="url_refused", unknown_answers=1), "pending", UNKNOWN),
+        (
+            partial(_pending, remote_status="HTTP 404"),
+            "pending",
+            "the API does not know it (404)",
+        ),
         (_had_a_url, "pending", "it needs a new URL, and the API gives none yet"),
         (partial(_ready, due=LONG_AGO), "ready", f"no worker takes it: {DAEMON}"),
         (_ready, "ready", "it waits for its time"),
