@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import secrets
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from downloader.diagnosis.findings import Check, ok, problem, warning
-from downloader.durable import free_bytes
+from downloader.durable import UNTOLD_BYTES, free_bytes
 from downloader.rules.mounts import Mount, mount_of
+from downloader.transfer.files import opened_folder
 from downloader.transfer.layout import PARTIAL
-from downloader.transfer.unusable import advice
+from downloader.transfer.trial import Lacking, try_out
+from downloader.transfer.unusable import FULL, advice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,13 @@ def check_output(folder: Path, *, probe: bool) -> Iterator[Check]:
                 "create it, or name another folder with --output",
             )
         return
-    said = _why_unwritable(folder, probe=probe)
+    said, lacking = _why_closed(folder), None
+    if said is None and probe:
+        try:
+            lacking = _try_out(folder)
+        except OSError as error:
+            if error.errno not in FULL:  # of that another check tells
+                said = _said(folder, error)
     if said is not None:
         yield problem(
             "output",
@@ -62,70 +69,85 @@ def check_output(folder: Path, *, probe: bool) -> Iterator[Check]:
         return
     yield ok("output", f"{folder} can be written to")
     if probe:
-        yield _check_links(folder)
+        yield from _check_lacking(folder, lacking)
 
 
-def _why_unwritable(folder: Path, *, probe: bool) -> str | None:
-    partial = folder / PARTIAL
-    for one in (folder, partial):
-        if one is partial and not os.path.lexists(partial):
+def _why_closed(folder: Path) -> str | None:
+    """Say why files cannot be made in a folder, by what is there and the rights alone."""
+    for one in (folder, folder / PARTIAL):
+        where = "" if one is folder else f", in {PARTIAL}"
+        if one is not folder and not os.path.lexists(one):
             continue
-        if not one.is_dir():
-            what = "it" if one is folder else f"{PARTIAL} in it"
-            return f"{what} is not a folder"
         try:
-            _must_be_writable(one, probe=probe)
+            _must_be_writable(one)
+        except NotADirectoryError:
+            return f"{'it' if one is folder else f'{PARTIAL} in it'} is not a folder"
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # another check tells
-                continue
-            where = "" if one is folder else f", in {PARTIAL}"
-            return f"{error.strerror}{where}.{advice(one, error.errno)}".removesuffix(".")
+            return _said(one, error, where)
     return None
 
 
-def _must_be_writable(folder: Path, *, probe: bool) -> None:
+def _said(folder: Path, error: OSError, where: str = "") -> str:
+    return f"{error.strerror}{where}.{advice(folder, error.errno)}".removesuffix(".")
+
+
+def _must_be_writable(folder: Path) -> None:
     """Raise what the operating system says where files cannot be made in a folder."""
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not stat.S_ISDIR(folder.stat().st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
         number = errno.EROFS if read_only else errno.EACCES
         raise OSError(number, os.strerror(number))
-    if probe:
-        with _probe_file(folder):
-            pass
 
 
-@contextlib.contextmanager
-def _probe_file(folder: Path) -> Iterator[Path]:
-    """Make an empty file of a name that nothing else has, and remove it."""
-    path = folder / f".probe-{secrets.token_hex(8)}"
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _check_links(folder: Path) -> Check:
-    """See whether a file can have two names: so it is published without overwriting."""
+def _try_out(folder: Path) -> Lacking:
+    """Save a little file, by way of the folder of parts where there is one; none is made."""
     partial = folder / PARTIAL
-    try:
-        with _probe_file(partial if partial.is_dir() else folder) as part:
-            second = folder / f"{part.name}-link"
-            try:
-                os.link(part, second)
-            finally:
-                second.unlink(missing_ok=True)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return ok("hard_links", "not known: the disk is full")
-        return warning(
-            "hard_links",
-            f"a file in {folder} cannot have two names: {error.strerror}",
-            "files are renamed instead, which works; but where the program is killed in between, "
-            "a file is fetched again, and a file that another program makes at that very moment "
-            "may be overwritten",
-        )
-    return ok("hard_links", "a file can have two names, as publishing it needs")
+    with (
+        opened_folder(folder, may_be_link=True) as target,
+        opened_folder(partial if partial.is_dir() else folder, may_be_link=True) as source,
+    ):
+        return try_out(source, target)
+
+
+def _check_lacking(folder: Path, lacking: Lacking | None) -> Iterator[Check]:
+    """Tell what saving files has to do without, and what that costs."""
+    if lacking is None:
+        for name in ("hard_links", "file_locks", "forced_writes"):
+            yield ok(name, "not known: the disk is full")
+        return
+    yield _found(
+        lacking.links,
+        "hard_links",
+        "a file can have two names, as publishing it needs",
+        f"a file in {folder} cannot have two names",
+        "files are renamed instead, which works; but where the program is killed in between, "
+        "a file is fetched again, and a file that another program makes at that very moment "
+        "may be overwritten",
+    )
+    yield _found(
+        lacking.locks,
+        "file_locks",
+        "a file can be locked, as going on with what was cut off needs",
+        f"a file in {folder} cannot be locked",
+        "what was cut off is copied before it is gone on with, which works; it takes the disk "
+        "once more to read and write, and what is left of it may stay for an hour",
+    )
+    yield _found(
+        lacking.forcing,
+        "forced_writes",
+        "files and names can be forced to the disk (fsync)",
+        f"what is written in {folder} cannot be forced to the disk (fsync)",
+        "files are saved all the same; but a power cut may take some that are recorded as saved: "
+        "after one, `downloader verify --repair` has them fetched again",
+    )
+
+
+def _found(error: OSError | None, name: str, there: str, not_there: str, advice: str) -> Check:
+    if error is None:
+        return ok(name, there)
+    return warning(name, f"{not_there}: {error.strerror}", advice)
 
 
 def check_room(name: str, folder: Path, min_free_bytes: int) -> Check:
@@ -133,7 +155,10 @@ def check_room(name: str, folder: Path, min_free_bytes: int) -> Check:
     place = nearest_folder(folder)
     place = place if place.is_dir() else place.parent
     try:
-        free, found = free_bytes(place), os.statvfs(place)
+        free = free_bytes(place)
+        if free == UNTOLD_BYTES:
+            return ok(name, f"not known: the file system of {place} does not tell what is free")
+        found = os.statvfs(place)
     except OSError as error:
         return problem(
             name, f"the disk of {place} cannot be looked at: {error.strerror}", "check the disk"

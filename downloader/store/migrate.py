@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 
 from downloader.clock import utc_now
-from downloader.durable import sync
+from downloader.durable import give_name, sync
 from downloader.errors import NewerDatabaseError, StoreError
 from downloader.failpoints import At, reach
 from downloader.logger import get_logger
@@ -219,8 +219,8 @@ def backup(database: Database, target: Path) -> None:
             source.backup(copy, pages=_BACKUP_PAGES, progress=lambda *_: reach(At.BACKUP_COPYING))
         sync(partial)
         reach(At.BACKUP_COPIED)
-        os.link(partial, target)  # fails where a rename would overwrite
-        partial.unlink()
+        if give_name(str(partial), str(target)) is None:
+            partial.unlink()
         sync(target.parent)
     except (OSError, sqlite3.Error) as error:
         with contextlib.suppress(OSError):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import os
 import resource
 import secrets
 import stat
+import time
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from downloader.durable import force, lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
 
 _FILES_OF_A_TRANSFER: Final = 8  # part, folders, connection, and what libcurl wakes itself by
 _OTHER_FILES: Final = 128
+
+UNLOCKED: Final = ".u"
+"""In the name of a part: it was begun where there are no locks."""
+
+_QUIET_SECONDS: Final = 3600.0
+"""After how long without a byte nobody is at a part that cannot be locked; stalls end before."""
 
 READ_BYTES: Final = 1024 * 1024
 """How much of a file is read at a time, to hash it."""
@@ -71,8 +79,30 @@ def boot_id() -> str:
         return secrets.token_hex(16)
 
 
-def create_locked(name: str, partial: int) -> int:
-    """Create and lock a part."""
+class Held(NamedTuple):
+    """A part that is open, and locked, unless there are no locks here.
+
+    Without a lock another process may be writing to it. Of one that was there: how many names the
+    file has, and when it was written to (seconds since 1970).
+    """
+
+    descriptor: int
+    locked: bool
+    names: int = 1
+    written_at: float = 0.0
+
+    @property
+    def may_go(self) -> bool:
+        """Whether it can be removed: nobody has it, as far as can be told."""
+        return self.locked or time.time() - self.written_at > _QUIET_SECONDS
+
+
+def create_locked(name: str, unlocked: str, partial: int) -> Held:
+    """Create and lock a part; where there are no locks, have it named `unlocked`.
+
+    It has that name before there is a byte in it: a process that can lock it, on this machine or
+    another, must not take that for a proof that nobody writes to it.
+    """
     while True:
         descriptor = os.open(
             name,
@@ -80,24 +110,35 @@ def create_locked(name: str, partial: int) -> int:
             0o666,  # the umask decides
             dir_fd=partial,
         )
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if os.fstat(descriptor).st_nlink:
-            return descriptor
+        try:
+            if lock(descriptor, wait=True) is not None:
+                os.rename(name, unlocked, src_dir_fd=partial, dst_dir_fd=partial)
+                return Held(descriptor, locked=False)
+            if os.fstat(descriptor).st_nlink:
+                return Held(descriptor, locked=True)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            os.close(descriptor)
+            raise
         os.close(descriptor)  # somebody tidied it away before the lock was there
 
 
-def lock_existing(name: str, partial: int) -> int | None:
-    """Open and lock a part; None where another process holds it, or it is gone or no file."""
+def lock_existing(name: str, partial: int) -> Held | None:
+    """Open a part, and lock it; None where another process holds it, or it is gone or no file.
+
+    Of one that was begun without a lock, as its name tells, a lock would say nothing.
+    """
     try:
         descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=partial)
     except OSError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked = UNLOCKED not in name and lock(descriptor, wait=False) is None
         mine = os.fstat(descriptor)
         named = os.stat(name, dir_fd=partial, follow_symlinks=False)
         if mine.st_ino == named.st_ino and stat.S_ISREG(mine.st_mode):
-            return descriptor
+            return Held(descriptor, locked, mine.st_nlink, mine.st_mtime)
     except OSError:
         pass
     os.close(descriptor)
@@ -119,7 +160,7 @@ def hash_file(name: str, folder: int) -> Hashed | None:
         while chunk := os.read(descriptor, READ_BYTES):
             digest.update(chunk)
             size += len(chunk)
-        os.fsync(descriptor)
+        force(descriptor)
     finally:
         os.close(descriptor)
     return Hashed(size, digest.hexdigest())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 from downloader.durable import make_folders
@@ -12,6 +11,7 @@ from downloader.transfer.files import lock_existing, opened_folder
 from downloader.transfer.layout import PARTIAL, Layout
 from downloader.transfer.part import Part, object_name, parts_in
 from downloader.transfer.room import Room
+from downloader.transfer.trial import try_out
 from downloader.transfer.unusable import DiskError, disk_errors
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Output(Layout):
         self._left_behind: set[RunKey] | None = None  # by whoever was here before
 
     def prepare(self) -> None:
-        """Create the folders, and see that they can be written to.
+        """Create the folders, and see that files can be saved in them, by saving a little one.
 
         Raises:
             DiskError: they cannot, there is no room, or the folder is not to be used.
@@ -52,15 +52,14 @@ class Output(Layout):
             self._must_be_ours()
             make_folders(self.folder)
             self._make_partial()
-            with opened_folder(self.folder / PARTIAL) as partial:
-                probe = f".probe-{secrets.token_hex(4)}"
-                os.close(
-                    os.open(probe, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=partial)
-                )
-                os.unlink(probe, dir_fd=partial)
+            self._try_out(self.folder)
             self._known = self._partial_now()
             self.room.check()
             self._left_behind = self.runs_with_parts()
+
+    def _try_out(self, folder: Path) -> None:
+        with opened_folder(self.folder / PARTIAL) as partial, self.opened(folder) as target:
+            try_out(partial, target)
 
     def open_part(
         self, key: RunKey, validator: str | None, total_bytes: int | None, *, untried: bool = False
@@ -125,15 +124,15 @@ class Output(Layout):
             for name, key in list(parts_in(partial)):
                 if key not in keys:
                     continue
-                descriptor = lock_existing(name, partial)
-                if descriptor is None:
+                held = lock_existing(name, partial)
+                if held is None:
                     continue
                 try:
-                    if proofs or os.fstat(descriptor).st_nlink == 1:
+                    if held.may_go and (proofs or held.names == 1):
                         os.unlink(name, dir_fd=partial)
                         removed += 1
                 finally:
-                    os.close(descriptor)
+                    os.close(held.descriptor)
         return removed
 
     def runs_with_parts(self) -> set[RunKey]:

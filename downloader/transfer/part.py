@@ -9,6 +9,11 @@ Nobody ever writes to a file that another process may still write to: one whose 
 held, say by a frozen process, is left alone, and its holder can only ever publish that very
 file. The digest keeps the start of one object from being joined to the end of another.
 
+Where the file system has no locks the token says so, by a `u` before it, and nothing tells whether
+another process is at such a part. So it is never gone on with: what is in it is copied into a new
+one, which costs its bytes once more on the disk, not in the network. The old one goes, and its
+process, should it still be there, has lost its lease, and finds that nothing is there to publish.
+
 While bytes are written the digest is also of this boot of the machine: a power cut may leave
 a file with the right length and zeros in it, which nothing would tell. Whoever lets go of a
 part syncs it first, and then names it for any boot.
@@ -29,13 +34,15 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from downloader.durable import make_folders
+from downloader.durable import IN_USE, NOT_HERE, force, give_name, make_folders
 from downloader.failpoints import At, reach
 from downloader.rules.audio import AudioFormat
 from downloader.rules.states import MAX_RUN_ID, RunKey
 from downloader.transfer.files import (
     READ_BYTES,
+    UNLOCKED,
     Hashed,
+    Held,
     boot_id,
     create_locked,
     hash_file,
@@ -61,7 +68,7 @@ _NO_OBJECT: Final = "0"
 # Exactly as we name them: what is named otherwise, if only a little, somebody else has made.
 _NAME: Final = re.compile(
     r"(?P<run_type>.+)-(?P<run_id>[1-9][0-9]{0,18})"
-    r"\.(?P<token>[0-9a-f]{12})\.(?P<object>0|[0-9a-f]{16})\.part",
+    r"\.(?P<token>u?[0-9a-f]{12})\.(?P<object>0|[0-9a-f]{16})\.part",
     re.ASCII,
 )
 
@@ -84,6 +91,7 @@ class Part:
         self._layout = layout
         self._key = key
         self._token = _new_token()
+        self._locked = True
         self._object = _NO_OBJECT
         self._name: ObjectName | None = None
         self._hash = hashlib.sha256()
@@ -94,61 +102,96 @@ class Part:
         self._descriptor = -1
         self._partial = open_folder(layout.folder / PARTIAL)
         try:
-            found = None if new else self._take_over(self._partial, wanted)
-            if found is None:
-                self._descriptor = create_locked(self.name, self._partial)
-                return
-            self._descriptor = found
-            self._touched = True
-            self.linked = os.fstat(found).st_nlink > 1
-            if not self.linked:
-                self._read_what_is_there()
+            if new or not self._take_over(wanted):
+                self._create()
         except OSError:
             self.close()
             raise
 
+    def _create(self) -> None:
+        """Begin an empty part."""
+        token = self._token = _new_token()
+        unlocked = UNLOCKED[1:] + token
+        held = create_locked(self.name, self._name_by(unlocked), self._partial)
+        self._descriptor, self._locked = held.descriptor, held.locked
+        self._token = token if held.locked else unlocked
+
     @property
     def name(self) -> str:
         """The file's name in the folder of parts."""
-        return f"{self._key.run_type}-{self._key.run_id}.{self._token}.{self._object}.part"
+        return self._name_by(self._token)
+
+    def _name_by(self, token: str, digest: str | None = None) -> str:
+        named = self._object if digest is None else digest
+        return f"{self._key.run_type}-{self._key.run_id}.{token}.{named}.part"
 
     @property
     def path(self) -> Path:
         """The file's path."""
         return self._layout.folder / PARTIAL / self.name
 
-    def _take_over(self, partial: int, wanted: ObjectName | None) -> int | None:
+    def _take_over(self, wanted: ObjectName | None) -> bool:
         """Take a part that nobody holds: one already published, else one of the wanted object."""
+        partial = self._partial
         names = [name for name, key in parts_in(partial) if key == self._key]
-        locks = [(lock_existing(name, partial), name) for name in names]
-        # Without a lock: somebody may still be writing to it.
-        free = [(descriptor, name) for descriptor, name in locks if descriptor is not None]
+        # What is not among these is locked: somebody may still be writing to it.
+        free = [(held, name) for name in names if (held := lock_existing(name, partial))]
         try:
-            free.sort(key=lambda one: os.fstat(one[0]).st_nlink, reverse=True)
-            taken = next((one for one in free if self._is_usable(*one, wanted)), None)
-            for descriptor, name in free:
-                if taken is None or descriptor != taken[0]:
-                    os.unlink(name, dir_fd=partial)
+            free.sort(key=lambda one: one[0].names, reverse=True)
+            taken = next((one for one in free if _is_usable(*one, wanted)), None)
             if taken is None:
-                return None
-            descriptor, name = taken
-            if os.fstat(descriptor).st_nlink > 1:
-                self._object = name.split(".")[-2]
-            elif wanted is not None:
+                self._remove_all(free)
+                return False
+            held, name = taken
+            self._object = name.split(".")[-2]
+            self._touched = True
+            self.linked = held.names > 1
+            if not self.linked and wanted is not None:
                 self._name, self._object = wanted, wanted.this_boot
+            if not (held.locked or self.linked):
+                self._copy(held.descriptor, name)
+                self._remove_all(free)
+                return True
+            self._remove_all([one for one in free if one is not taken])
             os.rename(name, self.name, src_dir_fd=partial, dst_dir_fd=partial)
             # What is appended from here on must not be found, after a power cut, under the
             # name that says it was synced.
-            os.fsync(partial)
+            force(partial)
             free.remove(taken)
-            return descriptor
+            self._descriptor = held.descriptor
+            if not self.linked:
+                self._read_what_is_there()
+            return True
         finally:
-            for descriptor, _ in free:
-                os.close(descriptor)
+            for held, _ in free:
+                os.close(held.descriptor)
 
-    def _is_usable(self, descriptor: int, name: str, wanted: ObjectName | None) -> bool:
-        published = os.fstat(descriptor).st_nlink > 1
-        return published or (wanted is not None and name.split(".")[-2] in wanted)
+    def _remove_all(self, parts: list[tuple[Held, str]]) -> None:
+        """Remove parts of the run that this process holds the lease of."""
+        for _, name in parts:
+            with contextlib.suppress(OSError):  # then it goes another time
+                os.unlink(name, dir_fd=self._partial)
+
+    def _copy(self, source: int, name: str) -> None:
+        """Begin a part with the bytes of one that another process may be writing to.
+
+        It only appends to what is of one object, and gives the part another name before it writes
+        what is of another: so what was read is of the object that is wanted if the name is there
+        still.
+        """
+        self._create()
+        try:
+            while chunk := os.read(source, READ_BYTES):
+                self.write(chunk)
+            there = os.stat(name, dir_fd=self._partial, follow_symlinks=False)
+        except FileNotFoundError:
+            self.restart()
+            return
+        except OSError:
+            self._remove()
+            raise
+        if there.st_ino != os.fstat(source).st_ino:
+            self.restart()
 
     def _read_what_is_there(self) -> None:
         """Hash the bytes an earlier transfer has left, and stand behind them."""
@@ -165,8 +208,13 @@ class Part:
     def restart(self) -> None:
         """Begin from zero, for an object not named yet."""
         if self._touched:
-            os.ftruncate(self._descriptor, 0)
-            os.lseek(self._descriptor, 0, os.SEEK_SET)
+            try:
+                os.ftruncate(self._descriptor, 0)
+                os.lseek(self._descriptor, 0, os.SEEK_SET)
+            except OSError as error:  # what can only be written from the first byte to the last
+                if error.errno not in NOT_HERE:
+                    raise
+                self._begin_anew()
             self._hash = hashlib.sha256()
             self._touched = False
             self.size = 0
@@ -187,9 +235,18 @@ class Part:
     def _rename(self, digest: str) -> None:
         if digest == self._object:
             return
-        before = self.name
-        self._object = digest
-        os.rename(before, self.name, src_dir_fd=self._partial, dst_dir_fd=self._partial)
+        before, self._object = self._object, digest
+        try:
+            os.rename(
+                self._name_by(self._token, before),
+                self.name,
+                src_dir_fd=self._partial,
+                dst_dir_fd=self._partial,
+            )
+        except OSError as error:
+            if self._locked or not isinstance(error, FileNotFoundError):
+                raise
+            # Whoever has the lease now has made a copy, and removed it.
 
     def write(self, chunk: bytes) -> None:
         """Append bytes; a full disk shows as a short write first, then as ENOSPC."""
@@ -243,7 +300,7 @@ class Part:
 
     def sync(self) -> None:
         """Force the bytes to the disk."""
-        os.fsync(self._descriptor)
+        force(self._descriptor)
 
     def publish(self, final: Path) -> bool:
         """Give the file its final name, and force that name to the disk.
@@ -257,26 +314,27 @@ class Part:
         with self._folder_for(final) as folder:
             fresh = True
             try:
-                # A link, not a rename: it fails where a rename would overwrite.
-                os.link(
-                    self.name,
-                    final.name,
-                    src_dir_fd=self._partial,
-                    dst_dir_fd=folder,
-                    follow_symlinks=False,
-                )
+                self._give_name(final.name, folder)
             except FileExistsError:
                 fresh = False
-            except OSError as error:
-                if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
-                    raise
-                fresh = self._publish_without_links(final, folder)
             if not fresh and hash_file(final.name, folder) != self.hashed():
                 raise NameTakenError(str(final))
             reach(At.TRANSFER_PUBLISHED)
-            os.fsync(folder)
+            force(folder)
         self.linked = True
         return fresh
+
+    def _give_name(self, name: str, folder: int) -> None:
+        """Give the file a name in a folder, where that is free."""
+        partial = self._partial
+        try:
+            give_name(self.name, name, source_folder=partial, target_folder=folder)
+        except OSError as error:
+            if error.errno not in IN_USE:
+                raise
+            os.close(self._descriptor)  # it may not be renamed while it is open
+            self._descriptor = -1
+            give_name(self.name, name, source_folder=partial, target_folder=folder)
 
     @contextlib.contextmanager
     def _folder_for(self, final: Path) -> Iterator[int]:
@@ -296,41 +354,46 @@ class Part:
                 raise
             yield folder
 
-    def _publish_without_links(self, final: Path, folder: int) -> bool:
-        """Rename, on the file systems that have no hard links; False where the name is taken."""
-        with contextlib.suppress(FileNotFoundError):
-            os.stat(final.name, dir_fd=folder, follow_symlinks=False)
-            return False
-        os.rename(self.name, final.name, src_dir_fd=self._partial, dst_dir_fd=folder)
-        return True
-
     def published(self) -> tuple[Path, AudioFormat, Hashed] | None:
         """Return the final file that an earlier process made of this part, whole, or None."""
         return published_as(self._layout, self._key, self._descriptor)
 
     def abandon(self) -> None:
         """Leave a file that has a second name elsewhere to whoever made that, and begin anew."""
+        self._begin_anew()
+        self._name = None
+        self._touched = self.linked = False
+
+    def _begin_anew(self) -> None:
+        """Go on with an empty file, of no object yet, in place of this one."""
         self._remove()
         os.close(self._descriptor)
         self._descriptor = -1
-        self._object, self._name = _NO_OBJECT, None
-        self._descriptor = create_locked(self.name, self._partial)
-        self._touched = self.linked = False
+        self._object = _NO_OBJECT
+        self._create()
 
     def discard(self) -> None:
         """Remove this name of the file; a published file keeps its other one.
 
         A name that cannot be removed now goes with a later sweep.
         """
-        self._remove()
+        gone = self._remove()
         self.close()
+        if not gone:  # it may be that it cannot be removed while it is open
+            self._remove()
 
-    def _remove(self) -> None:
-        with contextlib.suppress(OSError):
+    def _remove(self) -> bool:
+        """Remove this name of the file; return whether it is gone."""
+        try:
             if self._partial >= 0:
                 os.unlink(self.name, dir_fd=self._partial)
-            else:  # closed, and published
+            else:  # closed
                 self.path.unlink()
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return False
+        return True
 
     def let_go(self) -> None:
         """End the work on the file: bytes that can be continued stay, others go."""
@@ -379,12 +442,17 @@ def published_as(
             if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
                 found = hash_file(final.name, folder)
                 if found is not None:
-                    os.fsync(folder)
+                    force(folder)
                     return final, audio_format, found
     return None
 
 
 _OF_THE_FILE: Final = ("_token", "_object", "_name", "_hash", "_descriptor", "size", "head")
+
+def _is_usable(held: Held, name: str, wanted: ObjectName | None) -> bool:
+    """Return whether a part is a published file's, or of the object that is wanted."""
+    return held.names > 1 or (wanted is not None and name.split(".")[-2] in wanted)
+
 
 _TOKEN_OF_PROCESS: Final = secrets.token_hex(4)
 _NUMBERS: Final = itertools.count(secrets.randbits(16))

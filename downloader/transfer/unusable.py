@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 TOO_MANY_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 """What the operating system says where no more files can be opened."""
 
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What is said of a disk that has no room."""
+
 _MISTAKES: Final = frozenset(
     {errno.EEXIST, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ}
 )
@@ -58,7 +61,7 @@ class disk_errors:  # noqa: N801 - used as a function, and several times a file:
 
 
 def _disk_error(folder: Path, error: OSError) -> DiskError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in FULL:
         return DiskError("disk_full", _why_full(folder, error.errno))
     if error.errno in TOO_MANY_FILES:
         return too_many_files()

@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from downloader.durable import force
 from downloader.transfer.files import opened_folder
 from downloader.verification.looking import identity
 
@@ -46,7 +47,7 @@ def set_aside(location: str, expected: Identity | None, layout: Layout) -> Path 
                 (os.rmdir if is_folder else os.unlink)(name, dir_fd=folder)
             raise
         # Before the commit: a run that is fetched anew must not find the old file there again.
-        os.fsync(folder)
+        force(folder)
     return path.with_name(name)
 
 

@@ -168,11 +168,11 @@ class Orphans:
             contextlib.suppress(OSError),
             opened_folder(self._layout.folder / PARTIAL) as partial,
         ):
-            descriptor = lock_existing(part, partial)
-            if descriptor is None:
+            held = lock_existing(part, partial)
+            if held is None:
                 return None
             try:
-                file = published_as(self._layout, stray.key, descriptor)
+                file = published_as(self._layout, stray.key, held.descriptor)
                 reach(At.VERIFY_REPAIRING)
                 if file is None or not self._record(stray.key, *file):
                     return None
@@ -180,7 +180,7 @@ class Orphans:
                     os.unlink(part, dir_fd=partial)
                 return file[2].bytes
             finally:
-                os.close(descriptor)
+                os.close(held.descriptor)
         return None
 
     def _record(self, key: RunKey, final: Path, form: AudioFormat, hashed: Hashed) -> bool:

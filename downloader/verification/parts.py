@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import re
-import stat
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -15,9 +13,10 @@ from downloader.clock import utc_now
 from downloader.failpoints import At, reach
 from downloader.rules.states import FINISHED, State
 from downloader.store import verification as store
-from downloader.transfer.files import lock_existing, opened_folder
+from downloader.transfer.files import lock_existing
 from downloader.transfer.layout import PARTIAL
 from downloader.transfer.part import KEPT_SECONDS, part_of
+from downloader.transfer.trial import LEFT_BEHIND, is_of_a_trial
 from downloader.verification.findings import Finding, Kind
 from downloader.verification.looking import GONE
 
@@ -35,7 +34,6 @@ SETTLED_SECONDS: Final = 60.0
 """How long a run must have been over: its process removes the part a moment after the commit."""
 
 _TOGETHER: Final = 500
-_PROBE: Final = re.compile(r"\.probe-[0-9a-f]{8}", re.ASCII)
 
 
 class StaleParts:
@@ -43,23 +41,27 @@ class StaleParts:
 
     def __init__(self, database: Database, layout: Layout, tally: Tally, *, repair: bool) -> None:
         self._database = database
-        self._folder: Path = layout.folder / PARTIAL
+        self._layout = layout
         self._tally = tally
         self._repair = repair
 
     def findings(self) -> Iterator[Finding]:
         """Yield what is stale, removed where that was asked for."""
-        try:
-            with opened_folder(self._folder) as partial, os.scandir(partial) as entries:
-                while names := [entry.name for entry in itertools.islice(entries, _TOGETHER)]:
-                    yield from self._stale(_named(names), partial)
-                    for name in filter(_PROBE.fullmatch, names):
-                        yield from self._probe(name, partial)
-        except GONE:
-            return
-        except OSError as error:
-            words = f"{self._folder} cannot be listed: {error.strerror}"
-            yield self._tally.count(Finding(Kind.UNREADABLE, None, str(self._folder), words))
+        for folder in (self._layout.folder / PARTIAL, self._layout.folder):
+            try:
+                with self._layout.opened(folder) as opened, os.scandir(opened) as entries:
+                    while names := [one.name for one in itertools.islice(entries, _TOGETHER)]:
+                        if folder != self._layout.folder:
+                            yield from self._stale(_named(names), opened)
+                        for name in filter(LEFT_BEHIND.fullmatch, names):
+                            yield from self._trial(folder / name, opened)
+            except GONE:
+                continue
+            except OSError as error:
+                if folder == self._layout.folder:
+                    continue  # that is told with the saved files
+                words = f"{folder} cannot be listed: {error.strerror}"
+                yield self._tally.count(Finding(Kind.UNREADABLE, None, str(folder), words))
 
     def _stale(self, parts: dict[str, RunKey], partial: int) -> Iterator[Finding]:
         runs = store.tracked(self._database, set(parts.values()))
@@ -72,41 +74,41 @@ class StaleParts:
 
     def _examine(self, name: str, key: RunKey, partial: int) -> Finding | None:
         """Look at a part under its lock: from then on no transfer can take it up."""
-        descriptor = lock_existing(name, partial)
-        if descriptor is None:
+        held = lock_existing(name, partial)
+        if held is None:
             return None  # somebody is at it, or it is gone
         try:
             run = store.tracked(self._database, [key]).get(key)
-            found = os.fstat(descriptor)
-            if not _is_over(run) or _proves(run, found):
+            found = os.fstat(held.descriptor)
+            if not held.may_go or not _is_over(run) or _proves(run, found):
                 return None
             why = "not tracked" if run is None else run.state.value
-            words = f"{self._folder / name}, {found.st_size} bytes: the run is {why}"
-            return self._remove(name, key, words, partial)
+            path = self._layout.folder / PARTIAL / name
+            words = f"{path}, {found.st_size} bytes: the run is {why}"
+            return self._remove(path, key, words, partial)
         finally:
-            os.close(descriptor)
+            os.close(held.descriptor)
 
-    def _probe(self, name: str, partial: int) -> Iterator[Finding]:
-        """Report the empty file by which a start finds out whether it can write here."""
-        with contextlib.suppress(FileNotFoundError):
-            found = os.stat(name, dir_fd=partial, follow_symlinks=False)
+    def _trial(self, path: Path, folder: int) -> Iterator[Finding]:
+        """Report the little file by which a start finds out whether it can save files here."""
+        with contextlib.suppress(OSError):
+            found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
             age = utc_now().timestamp() - found.st_mtime
-            if stat.S_ISREG(found.st_mode) and not found.st_size and age > SETTLED_SECONDS:
-                words = f"{self._folder / name}, left by a start that was cut off"
-                yield self._remove(name, None, words, partial)
+            if age > SETTLED_SECONDS and is_of_a_trial(path.name, folder):
+                words = f"{path}, left by a start that was cut off"
+                yield self._remove(path, None, words, folder)
 
-    def _remove(self, name: str, key: RunKey | None, words: str, partial: int) -> Finding:
+    def _remove(self, path: Path, key: RunKey | None, words: str, folder: int) -> Finding:
         """Return the finding on a leftover, removed if that was asked for."""
         repair = None
         if self._repair:
             try:
                 reach(At.VERIFY_REPAIRING)
-                os.unlink(name, dir_fd=partial)
+                os.unlink(path.name, dir_fd=folder)
                 repair = "removed"
             except OSError as error:
                 words += f"; not repaired: it cannot be removed: {error.strerror}"
-        path = str(self._folder / name)
-        return self._tally.count(Finding(Kind.STALE_PART, key, path, words, repair))
+        return self._tally.count(Finding(Kind.STALE_PART, key, str(path), words, repair))
 
 
 def _named(names: list[str]) -> dict[str, RunKey]:

@@ -61,7 +61,7 @@ def test_a_folder_of_no_links(
     """Where a file cannot have two names, a warning says what follows from that."""
     (call.folder / "audio").mkdir()
 
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "link", refuse)

@@ -509,7 +509,7 @@ def test_publish_without_links(
     assert final.read_bytes() == DATA
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EROFS, errno.EXDEV])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EROFS, errno.ESTALE])
 def test_publish_that_fails(output: Output, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Any other failure is the disk's, publishes nothing, and leaves the part."""
     monkeypatch.setattr(os, "link", failing(number))
