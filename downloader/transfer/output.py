@@ -90,6 +90,7 @@ class Output(Layout):
         """
         self._must_be_ours()
         self._make_partial()
+        self._try_out(self.folder)
         self._known, self._left_behind = self._partial_now(), None
 
     def _must_be_ours(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import stat
 from typing import Final, NamedTuple
 
 from downloader.durable import force, give_name, lock
@@ -62,6 +63,7 @@ def is_of_a_trial(name: str, folder: int) -> bool:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(name, flags, dir_fd=folder)
     try:
-        return _CONTENT.startswith(os.read(descriptor, len(_CONTENT) + 1))
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return is_file and _CONTENT.startswith(os.read(descriptor, len(_CONTENT) + 1))
     finally:
         os.close(descriptor)

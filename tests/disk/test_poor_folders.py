@@ -1,0 +1,90 @@
+"""Output folders without hard links, locks or fsync: what can be done without is done without."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from disk.poor_folders import KINDS, NUMBERS, poor
+
+if TYPE_CHECKING:
+    from harness import Program, StartSimulator
+
+    from downloader.simulator.server import Simulator
+
+RUN_IDS = range(1, 9)
+RUN = ("run", "--drain", "--min-free", "0")
+
+
+@pytest.fixture
+def simulator(start_simulator: StartSimulator, program: Program) -> Simulator:
+    """Serve what the program asks for."""
+    simulator = start_simulator()
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    return simulator
+
+
+def checked(program: Program) -> dict[str, str]:
+    """Return what `doctor` says of each thing that it finds wrong with the folder."""
+    checks = json.loads(program("doctor", "--json", "--min-free", "0").stdout)["checks"]
+    about = ("output", "hard_links", "file_locks", "forced_writes", "output_disk")
+    return {
+        one["name"]: f"{one['status']}: {one['finding']}"
+        for one in checks
+        if one["name"] in about and one["status"] != "ok"
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saving_on_a_kind_of_file_system(program: Program, simulator: Simulator, kind: str) -> None:
+    """Every file is saved, fetched once, and nothing of it is left in the folder of parts."""
+    poor(program, KINDS[kind])
+    program.submit(RUN_IDS)
+    done = program(*RUN)
+    assert done.returncode == 0, done.stderr
+    program.assert_saved(simulator, RUN_IDS)
+    assert simulator.stats()["storage"]["requests"] == len(RUN_IDS)
+    assert list((program.output / ".partial").iterdir()) == []
+    assert {path.name.split(".")[1] for path in program.output.iterdir()} <= {
+        *("partial", "wav", "flac", "mp3", "ogg")
+    }
+    verified = program("verify")
+    assert verified.returncode == 0, verified.stdout
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_saving_where_there_is_nothing_of_it(
+    program: Program, simulator: Simulator, number: str
+) -> None:
+    """By whatever number it is said that there are no locks, links and fsync: files are saved."""
+    names = ("fsync_file", "fsync_folder", "flock", "link")
+    poor(program, dict.fromkeys(names, number))
+    program.submit(RUN_IDS)
+    done = program(*RUN)
+    assert done.returncode == 0, done.stderr
+    program.assert_saved(simulator, RUN_IDS)
+    assert simulator.stats()["storage"]["requests"] == len(RUN_IDS)
+    found = checked(program)
+    assert {name: said.split(":")[0] for name, said in found.items()} == dict.fromkeys(
+        ("hard_links", "file_locks", "forced_writes"), "warning"
+    )
+
+
+@pytest.mark.parametrize("number", ["EIO", "ENOSPC", "EROFS", "EDQUOT", "ESTALE"])
+@pytest.mark.parametrize("call", ["fsync_file", "fsync_folder", "link", "flock"])
+def test_a_disk_that_fails(
+    program: Program, simulator: Simulator, call: str, number: str
+) -> None:
+    """A disk that fails, is full or read-only is told as that, and before anything is fetched."""
+    poor(program, {call: number})
+    program.submit(RUN_IDS)
+    for _ in range(2):
+        done = program(*RUN)
+        assert done.returncode == 3, done.stderr
+        assert "full" in done.stderr or "quota" in done.stderr or "written to" in done.stderr
+    assert simulator.stats()["storage"]["requests"] == 0
+    assert program.query("SELECT max(attempts), sum(state = 'failed') FROM runs") == [(0, 0)]
+    del program.env["POOR"]
+    assert program(*RUN).returncode == 0
+    program.assert_saved(simulator, RUN_IDS)
