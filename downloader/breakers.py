@@ -166,7 +166,7 @@ class Breaker:
     _looked_at: float | None = None
     _seen_until: datetime | None = None
     _probing: datetime | None = None  # until when this process is the one that tries
-    _excused: datetime | None = None  # the beginning of a trouble that is older than this process
+    _excused: blocks.Block | None = None  # a trouble that is older than this process
 
     @property
     def _scope(self) -> Scope:
@@ -186,6 +186,11 @@ class Breaker:
     def is_open(self) -> bool:
         """Whether the place is paused."""
         return self.trouble is not None
+
+    @property
+    def suspected_of(self) -> str | None:
+        """Why the place was in trouble before this process, which has yet to see that it is not."""
+        return None if self._excused is None else self._excused.reason
 
     # What is found of the place
 
@@ -210,7 +215,11 @@ class Breaker:
             self._stage = stage
             if self.tries == 0:
                 self.opened_at = now
-            if lenient and self.trouble is None and (self.tries == 0 or began_at < self._learned_at):
+            if (
+                lenient
+                and self.trouble is None
+                and (self.tries == 0 or began_at < self._learned_at)
+            ):
                 self.tries, self._learned_at = 1, now
                 return 0.0
             if self.tries == 0 or began_at >= self._learned_at:
@@ -235,14 +244,6 @@ class Breaker:
             if self.database is not None:
                 blocks.unblock(self.database, self._scope, subject=self.place.name)
             return self._close()
-
-    def no_longer(self, reason: str) -> None:
-        """Close what is open, by whichever process, for this reason: that is seen to be over."""
-        assert self.database is not None  # noqa: S101 - a shared place
-        known = blocks.current_block(self.database, self._scope, subject=self.place.name)
-        if known is not None and known.reason == reason:
-            blocks.unblock(self.database, self._scope, subject=self.place.name)
-            _log.warning("service.unblocked", scope=self._scope)
 
     def served(self, key: RunKey, began_at: float, stage: Stage = Stage.ANSWER) -> bool:
         """Note that a run was served there; return whether that has closed the breaker."""
@@ -336,8 +337,8 @@ class Breaker:
                 if self.may_be_closed:
                     self._close()
             elif first and self.trouble is None:
-                self._excused = known.since
-            elif known.since != self._excused:
+                self._excused = known
+            elif self._excused is None or known.since != self._excused.since:
                 self._seen_until = known.until
                 if self.trouble is None:
                     self._learned_at = now

@@ -126,8 +126,6 @@ async def serve(
         await session.in_thread(
             session.folder.failed, unusable.reason, unusable.message, time.monotonic()
         )
-    else:
-        await session.in_thread(session.folder.no_longer, "output_unusable")
     if await session.in_thread(inspection.any_of_other_types, database, RUN_TYPES):
         _log.warning("runs.of_unknown_type", hint="nobody asks for them; see `downloader list`")
     client = ApiClient(settings.api_url, settings.api_key)

@@ -222,6 +222,10 @@ class Workers:
             crew.limit(1)
             session.concurrency.found(0, wanted=1)
             return 1 if not crew.begun and await self._may_probe() else 0
+        if session.folder.suspected_of is not None:
+            crew.limit(1)  # what it was in trouble with may show only when a file is saved
+            session.concurrency.found(0, wanted=1)
+            return 0 if crew.begun else 1
         crew.limit(limit)
         if self._idle <= 0:
             session.concurrency.found(0, wanted=0)
@@ -264,12 +268,19 @@ class Workers:
             reach(At.TRANSFER_CLAIMED)
         if claim is not None:
             self._found(ready, free)
-            if session.folder.is_open and not ready.claimed:
+            if not ready.claimed and await self._has_no_use_for_folder():
                 # There is nothing to try it with, and the folder can be written to.
                 await session.in_thread(session.folder.succeeded, asked_at)
         for outcome in ended:
             await self._settle(outcome)
         return ready.found
+
+    async def _has_no_use_for_folder(self) -> bool:
+        """Return whether a folder that is in doubt has passed all that it can be tried with."""
+        session = self._session
+        if session.folder.suspected_of != "output_unusable":
+            return session.folder.is_open
+        return not await session.in_thread(inspection.any_unfinished, session.database, RUN_TYPES)
 
     def _found(self, ready: transfers.Ready, free: int) -> None:
         """Tell everybody what a claim of up to `free` runs has found."""

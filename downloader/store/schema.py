@@ -7,8 +7,8 @@ written against. A test holds the two together.
 from __future__ import annotations
 
 import functools
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, SupportsIndex
 
 import sqlalchemy as sa
 
@@ -17,6 +17,8 @@ from downloader.rules.redaction import clean_text
 from downloader.rules.states import MAX_INTEGER, RunKey, State
 
 if TYPE_CHECKING:
+    from datetime import tzinfo
+
     from sqlalchemy.engine import Dialect
 
 _log = get_logger(__name__)
@@ -32,12 +34,73 @@ def to_text(moment: datetime) -> str:
     The space (not a `T`) and the fixed width make text order time order and let
     `datetime('now')` compare with it.
     """
-    return moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+
+
+_LONGEST: Final = timedelta(days=73_000)
+
+
+class _EditedTime(datetime):
+    """A moment that no clock has shown: the far past or future, or what stands for no time at all.
+
+    Only a person's hand writes such. No arithmetic with it fails: a sum ends at the first or the
+    last moment there is, and it is at most 200 years from any other, so that what is made of such
+    an age has a place in time too. It is written as it was read: its row is still found by it.
+    """
+
+    __slots__ = ("text",)
+    text: str
+
+    @classmethod
+    def of(cls, moment: datetime, text: str) -> _EditedTime:
+        """Return a moment as one that was read from this text."""
+        edited = cls.combine(moment.date(), moment.timetz())
+        edited.text = text
+        return edited
+
+    def __add__(self, length: timedelta) -> Any:  # noqa: ANN401 - no more an edited one
+        return _within(self, length)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:  # noqa: ANN401 - as datetime has it
+        if isinstance(other, timedelta):
+            return _within(self, -other)
+        return _bounded(_plain(self) - _plain(other))
+
+    def __rsub__(self, other: datetime) -> timedelta:
+        return _bounded(_plain(other) - _plain(self))
+
+    def astimezone(self, zone: tzinfo | None = None) -> Any:  # noqa: ANN401 - as above
+        """Return the moment in another zone, in UTC where it has no such day."""
+        try:
+            return _plain(self).astimezone(zone)
+        except OverflowError:
+            return _plain(self)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Any:  # noqa: ANN401 - as datetime has it
+        return _plain(self).__reduce_ex__(protocol)
+
+
+def _plain(moment: datetime) -> datetime:
+    return datetime.combine(moment.date(), moment.timetz())
+
+
+def _bounded(length: timedelta) -> timedelta:
+    return max(-_LONGEST, min(_LONGEST, length))
+
+
+def _within(moment: datetime, length: timedelta) -> datetime:
+    try:
+        return _plain(moment) + length
+    except OverflowError:
+        return UNREADABLE if length > timedelta() else datetime.min.replace(tzinfo=UTC)
 
 
 UNREADABLE: Final = datetime.max.replace(tzinfo=UTC)
 """What stands for a time that cannot be read: no deadline and no expiry lies behind it."""
 
+_SHOWN_BY_CLOCKS: Final = range(1970, 3000)
 _MAX_TOLD: Final = 10
 _told: Final[set[str]] = set()
 
@@ -45,11 +108,15 @@ _told: Final[set[str]] = set()
 def from_text(text: str) -> datetime:
     """Return the moment that `to_text` wrote.
 
-    Whoever edits a row by hand can write what only looks like a time. Such a row shall not stop
-    all the others: it is told of, once, and `UNREADABLE` stands in its place.
+    Whoever edits a row by hand can write what only looks like a time, or one at which arithmetic
+    fails. Such a row shall not stop all the others: what cannot be read is told of, once, and
+    `UNREADABLE` stands in its place.
     """
     try:
-        return datetime.fromisoformat(text).replace(tzinfo=UTC)
+        moment = datetime.fromisoformat(text)
+        if moment.year in _SHOWN_BY_CLOCKS:
+            return moment.replace(tzinfo=UTC)
+        return _EditedTime.of(moment.replace(tzinfo=UTC), text)
     except (ValueError, TypeError):  # TypeError: a table that somebody made anew without types
         shown = clean_text(str(text), 60)
         if shown not in _told and len(_told) < _MAX_TOLD:
@@ -59,7 +126,7 @@ def from_text(text: str) -> datetime:
                 text=shown,
                 hint="taken for 9999-12-31; find the row that was edited by hand, and correct it",
             )
-        return UNREADABLE
+        return _EditedTime.of(UNREADABLE, text)
 
 
 class UTCText(sa.types.TypeDecorator[datetime]):
@@ -70,6 +137,8 @@ class UTCText(sa.types.TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's signature
         """Write an aware moment as text."""
+        if isinstance(value, _EditedTime):
+            return value.text
         return None if value is None else to_text(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature

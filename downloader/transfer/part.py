@@ -34,7 +34,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from downloader.durable import IN_USE, NOT_HERE, force, give_name, make_folders
+from downloader.durable import IN_USE, NOT_HERE, force, give_name, lock, make_folders
 from downloader.failpoints import At, reach
 from downloader.rules.audio import AudioFormat
 from downloader.rules.states import MAX_RUN_ID, RunKey
@@ -244,9 +244,11 @@ class Part:
                 dst_dir_fd=self._partial,
             )
         except OSError as error:
-            if self._locked or not isinstance(error, FileNotFoundError):
+            if error.errno in IN_USE:  # not while it is open: then it cannot be gone on with
+                self._object = before
+            elif self._locked or not isinstance(error, FileNotFoundError):
                 raise
-            # Whoever has the lease now has made a copy, and removed it.
+            # else who has the lease now has made a copy, and removed it
 
     def write(self, chunk: bytes) -> None:
         """Append bytes; a full disk shows as a short write first, then as ENOSPC."""
@@ -330,11 +332,37 @@ class Part:
         try:
             give_name(self.name, name, source_folder=partial, target_folder=folder)
         except OSError as error:
+            if error.errno == errno.EXDEV:
+                self._copy_across(name, folder)
+                return
             if error.errno not in IN_USE:
                 raise
             os.close(self._descriptor)  # it may not be renamed while it is open
             self._descriptor = -1
             give_name(self.name, name, source_folder=partial, target_folder=folder)
+
+    def _copy_across(self, name: str, folder: int) -> None:
+        """Give a copy of the file a name in a folder that is on another file system."""
+        copy = f".{self.name}"
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            with open(  # noqa: PTH123 - in a folder that is open
+                os.open(copy, flags, 0o666, dir_fd=folder), "wb", buffering=0
+            ) as file:
+                lock(file.fileno(), wait=False)
+                os.lseek(self._descriptor, 0, os.SEEK_SET)
+                while chunk := os.read(self._descriptor, READ_BYTES):
+                    view = memoryview(chunk)
+                    while view:
+                        view = view[os.write(file.fileno(), view) :]
+                force(file.fileno())
+            give_name(copy, name, source_folder=folder, target_folder=folder)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(copy, dir_fd=folder)
 
     @contextlib.contextmanager
     def _folder_for(self, final: Path) -> Iterator[int]:

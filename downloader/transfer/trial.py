@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -45,7 +46,13 @@ def try_out(partial: int, folder: int) -> Lacking:
             forcing = force(descriptor)
         finally:
             os.close(descriptor)  # some cannot rename a file that is open
-        links = give_name(name, named, source_folder=partial, target_folder=folder)
+        try:
+            links = give_name(name, named, source_folder=partial, target_folder=folder)
+        except OSError as error:
+            if error.errno != errno.EXDEV:  # then a copy is named
+                raise
+            links = error
+            os.close(os.open(named, flags, 0o600, dir_fd=folder))
         return Lacking(locks, links, force(folder) or forcing)
     finally:
         for one, where in ((name, partial), (named, folder)):

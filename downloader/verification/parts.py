@@ -47,34 +47,35 @@ class StaleParts:
 
     def findings(self) -> Iterator[Finding]:
         """Yield what is stale, removed where that was asked for."""
-        for folder in (self._layout.folder / PARTIAL, self._layout.folder):
+        partial = self._layout.folder / PARTIAL
+        for folder in dict.fromkeys((partial, *map(self._layout.folder_of, RUN_TYPES))):
             try:
                 with self._layout.opened(folder) as opened, os.scandir(opened) as entries:
                     while names := [one.name for one in itertools.islice(entries, _TOGETHER)]:
-                        if folder != self._layout.folder:
-                            yield from self._stale(_named(names), opened)
+                        copies = "" if folder == partial else "."
+                        yield from self._stale(_named(names, copies), folder, opened)
                         for name in filter(LEFT_BEHIND.fullmatch, names):
                             yield from self._trial(folder / name, opened)
             except GONE:
                 continue
             except OSError as error:
-                if folder == self._layout.folder:
+                if folder != partial:
                     continue  # that is told with the saved files
                 words = f"{folder} cannot be listed: {error.strerror}"
                 yield self._tally.count(Finding(Kind.UNREADABLE, None, str(folder), words))
 
-    def _stale(self, parts: dict[str, RunKey], partial: int) -> Iterator[Finding]:
+    def _stale(self, parts: dict[str, RunKey], folder: Path, opened: int) -> Iterator[Finding]:
         runs = store.tracked(self._database, set(parts.values()))
         for name, key in parts.items():
             if not _is_over(runs.get(key)):
                 continue
-            finding = self._examine(name, key, partial)
+            finding = self._examine(folder / name, key, opened)
             if finding is not None:
                 yield finding
 
-    def _examine(self, name: str, key: RunKey, partial: int) -> Finding | None:
+    def _examine(self, path: Path, key: RunKey, folder: int) -> Finding | None:
         """Look at a part under its lock: from then on no transfer can take it up."""
-        held = lock_existing(name, partial)
+        held = lock_existing(path.name, folder)
         if held is None:
             return None  # somebody is at it, or it is gone
         try:
@@ -83,9 +84,8 @@ class StaleParts:
             if not held.may_go or not _is_over(run) or _proves(run, found):
                 return None
             why = "not tracked" if run is None else run.state.value
-            path = self._layout.folder / PARTIAL / name
             words = f"{path}, {found.st_size} bytes: the run is {why}"
-            return self._remove(path, key, words, partial)
+            return self._remove(path, key, words, folder)
         finally:
             os.close(held.descriptor)
 
@@ -111,9 +111,9 @@ class StaleParts:
         return self._tally.count(Finding(Kind.STALE_PART, key, str(path), words, repair))
 
 
-def _named(names: list[str]) -> dict[str, RunKey]:
-    """Return the parts among these names with the run of each."""
-    keys = {name: part_of(name) for name in names}
+def _named(names: list[str], before: str) -> dict[str, RunKey]:
+    """Return the parts among these names, each with `before` before it, with the run of each."""
+    keys = {name: part_of(name[len(before) :]) for name in names if name.startswith(before)}
     return {name: key for name, key in keys.items() if key and key.run_type in RUN_TYPES}
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from disk.poor_folders import KINDS, NUMBERS, poor
+from disk.small_disks import mounted
 
 if TYPE_CHECKING:
     from harness import Program, StartSimulator
@@ -73,9 +74,7 @@ def test_saving_where_there_is_nothing_of_it(
 
 @pytest.mark.parametrize("number", ["EIO", "ENOSPC", "EROFS", "EDQUOT", "ESTALE"])
 @pytest.mark.parametrize("call", ["fsync_file", "fsync_folder", "link", "flock"])
-def test_a_disk_that_fails(
-    program: Program, simulator: Simulator, call: str, number: str
-) -> None:
+def test_a_disk_that_fails(program: Program, simulator: Simulator, call: str, number: str) -> None:
     """A disk that fails, is full or read-only is told as that, and before anything is fetched."""
     poor(program, {call: number})
     program.submit(RUN_IDS)
@@ -88,3 +87,57 @@ def test_a_disk_that_fails(
     del program.env["POOR"]
     assert program(*RUN).returncode == 0
     program.assert_saved(simulator, RUN_IDS)
+
+
+def test_trouble_that_only_saving_a_file_shows(program: Program, simulator: Simulator) -> None:
+    """A folder that was of no use is tried with one file at a time by whatever starts next."""
+    poor(program, {"link_of_saved": "EIO"})
+    program.submit(RUN_IDS)
+    assert program(*RUN).returncode == 3
+    asked = simulator.stats()["storage"]["requests"]
+    for mode in ("--drain", "--once"):
+        done = program("run", mode, "--min-free", "0")
+        assert done.returncode == 3
+        assert "Input/output error" in done.stderr
+        assert simulator.stats()["storage"]["requests"] == asked + 1
+        asked += 1
+    del program.env["POOR"]
+    assert program(*RUN).returncode == 0
+    program.assert_saved(simulator, RUN_IDS)
+    assert program.status()["blocked"] is None
+
+
+def test_a_folder_that_is_well_again_with_nothing_to_save(program: Program) -> None:
+    """What a folder was blocked for is over when a call finds it well, and has nothing to save."""
+    poor(program, {"fsync_folder": "EIO"})
+    program.env["DOWNLOADER_API_URL"] = "http://127.0.0.1:9/apis"
+    assert program(*RUN).returncode == 3
+    assert program.status()["blocked"]["reason"] == "output_unusable"
+    del program.env["POOR"]
+    assert program(*RUN).returncode == 0
+    assert program.status()["blocked"] is None
+
+
+def test_a_disk_that_does_not_tell_its_room(program: Program, simulator: Simulator) -> None:
+    """A file system that has zeros for its size, as a tmpfs without a limit, is not full."""
+    with mounted(program.folder / "disk", "size=0") as disk:
+        program.env["DOWNLOADER_OUTPUT"] = str(disk / "audio")
+        program.submit(RUN_IDS)
+        done = program("run", "--drain", "--min-free", "1M")
+        assert done.returncode == 0, done.stderr
+        program.assert_saved(simulator, RUN_IDS)
+        assert checked(program) == {}
+
+
+def test_a_folder_of_parts_that_is_another_mount(program: Program, simulator: Simulator) -> None:
+    """Where the parts are on a disk of their own, files are copied to where they are saved."""
+    program.output.mkdir()
+    with mounted(program.output / ".partial", "size=64m"):
+        program.submit(RUN_IDS)
+        done = program(*RUN)
+        assert done.returncode == 0, done.stderr
+        program.assert_saved(simulator, RUN_IDS)
+        assert {path.suffix for path in program.output.iterdir()} <= {
+            *(".partial", "", ".wav", ".flac", ".mp3", ".ogg")
+        }
+        assert list((program.output / ".partial").iterdir()) == []

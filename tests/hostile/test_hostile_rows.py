@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +26,9 @@ TIME = "2026-03-01 12:00:00.000000"
 NO_TIME = "abcd-ef-gh ij:kl:mn.opqrst"
 EARLY_NO_TIME = "!!!!-..-.. ..:..:.!!!!!!"
 YEAR_ZERO = "0000-00-00 00:00:00.000000"
+FIRST_YEAR = "0001-01-01 00:00:00.000000"
 LAST_YEAR = "9999-12-31 23:59:59.999999"
+FAR_TIMES = (NO_TIME, EARLY_NO_TIME, YEAR_ZERO, FIRST_YEAR, LAST_YEAR)
 MOST = 2**63 - 1
 SIGNED = "http://127.0.0.1:9/a?X-Amz-Signature=5ec2e7"
 
@@ -75,6 +77,32 @@ ROWS: dict[str, dict[str, Any]] = {
         f"{column} is 2**63 - 1": READY | {column: MOST}
         for column in ("attempts", "refreshes", "bytes")
     },
+    **{
+        f"updated_at of a {row['state']} run is {text[:6]}": row | {"updated_at": text}
+        for row in (DONE, FAILED, {"state": "cancelled"})
+        for text in FAR_TIMES
+    },
+    **{
+        f"{column} of a {row['state']} run is {text[:6]}": row | {column: text}
+        for row in (READY, DOWNLOADING)
+        for column in ("submitted_at", "updated_at")
+        for text in (FIRST_YEAR, LAST_YEAR)
+    },
+    **{f"done at {text[:6]}": DONE | {"done_at": text} for text in FAR_TIMES},
+    **{
+        f"{column} of a {row['state']} run is NULL": row | {column: None}
+        for row in (PENDING, READY, DOWNLOADING, DONE, FAILED)
+        for column in row
+        if column.endswith("_at")
+    },
+    **{
+        f"{column} is {text[:6]}": PENDING | {column: text}
+        for column in ("failing_since", "unknown_since")
+        for text in FAR_TIMES
+    },
+    "next in the first year": PENDING | {"next_attempt_at": FIRST_YEAR},
+    "a URL until the first year": READY | {"url_expires_at": FIRST_YEAR},
+    "leased until the first year": DOWNLOADING | {"lease_expires_at": FIRST_YEAR},
     "the URL has expired and refreshes are many": READY
     | {"url_expires_at": TIME, "refreshes": MOST},
     "done elsewhere": DONE | {"bytes": 2**62},
@@ -181,11 +209,12 @@ def test_a_service_with_edited_rows(
         assert told[key] != "downloading" or ROWS[name]["state"] == "downloading", name
 
 
+_BLOCK = "INSERT INTO blocks (scope, subject, reason, message, since, until, probes)"
 _EVENT = "INSERT INTO run_events (run_type, run_id, at, to_state, reason)"
 OTHER_TABLES: dict[str, tuple[str, tuple[object, ...]]] = {
     **{
         f"blocked until {text[:6]}": (
-            "INSERT INTO blocks VALUES ('api', 'nonsense', 'x' || char(10), ?, ?, ?)",
+            f"{_BLOCK} VALUES ('api', 'nobody', 'nonsense', 'x' || char(10), ?, ?, ?)",
             (text, text, MOST),
         )
         for text in (TIME, NO_TIME, EARLY_NO_TIME, YEAR_ZERO, LAST_YEAR)
@@ -237,3 +266,45 @@ def test_any_text_is_a_time(text: str) -> None:
 def test_times_come_back(moment: datetime) -> None:
     """A time that the store writes is read as the same."""
     assert from_text(to_text(moment)) == moment
+
+
+edited_times = st.sampled_from(FAR_TIMES) | st.datetimes().map(str) | st.text(max_size=30)
+lengths = st.timedeltas(timedelta(days=-40_000), timedelta(days=40_000))
+clocks = st.datetimes(datetime(1970, 1, 1), datetime(2999, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - as above
+
+
+@given(text=edited_times, length=lengths, now=clocks)
+def test_no_arithmetic_with_a_time_fails(text: str, length: timedelta, now: datetime) -> None:
+    """Whatever is read as a time: sums, differences, and what is made of those, are times."""
+    found = from_text(text)
+    for moment in (found + length, length + found, found - length):
+        assert from_text(to_text(moment)) == moment
+    for age in (now - found, found - now):
+        assert now - age * 2 < now + age * 2 or age <= timedelta()
+    assert found - found == timedelta()
+    assert (now - found > timedelta()) == (now > found)
+
+
+@pytest.mark.parametrize("text", FAR_TIMES)
+def test_a_row_is_found_by_the_time_that_was_read(text: str) -> None:
+    """A time is written as it was read, so that a row with an edited one can be changed."""
+    assert schema.UTCText().process_bind_param(from_text(text), None) == text  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", FAR_TIMES)
+def test_verify_of_a_run_done_at_no_time(call: Caller, text: str) -> None:
+    """A saved file that is damaged or gone is reported and repaired, whenever it was saved."""
+    (call.folder / "audio").mkdir()
+    (call.folder / "audio" / "2.wav").write_bytes(b"other")
+    rows = [
+        DONE | {"done_at": text, "location": str(call.folder / "audio" / name), "updated_at": text}
+        for name in ("1.wav", "2.wav")
+    ]
+    edit(call.database, *(inserted(row, number) for number, row in enumerate(rows, 1)))
+    found = call("verify", "--output", call.folder / "audio")
+    assert found.code == 1
+    assert "missing 1" in found.out
+    assert "damaged 2" in found.out
+    found = call("verify", "--repair", "--output", call.folder / "audio")
+    assert "2 repaired" in found.out
+    assert call("status", "--json").json["runs"]["pending"] == 2

@@ -1,8 +1,8 @@
-"""A file system that lacks some things, for a whole process: Python imports this before the program.
+"""A file system that lacks some things, for a whole process: Python imports this at its start.
 
 `POOR_FOLDER` is where it is, `POOR` what it answers: `link=EXDEV,flock=524,fsync_folder=EINVAL`.
-Every call of the program that reaches that folder is a call of `os` or `fcntl`; those that are named
-are refused there with that error number, others and those elsewhere are done.
+Every call of the program that reaches that folder is a call of `os` or `fcntl`; those that are
+named are refused there with that error number, others and those elsewhere are done.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _ANSWERS = {
 
 def _path(descriptor: int) -> str:
     try:
-        return os.readlink(f"/proc/self/fd/{descriptor}")
+        return os.readlink(f"/proc/self/fd/{descriptor}")  # noqa: PTH115 - no path of ours
     except OSError:  # macOS
         raw = fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024))  # type: ignore[attr-defined,unused-ignore]
         return os.fsdecode(raw.rstrip(b"\0"))
@@ -57,7 +57,7 @@ def _is_open(name: Any, folder: int | None) -> bool:  # noqa: ANN401 - as above
     wanted = _absolute(name, folder)
     for one in os.listdir("/proc/self/fd"):  # noqa: PTH208 - a number
         with contextlib.suppress(OSError):
-            if os.readlink(f"/proc/self/fd/{one}") == wanted:
+            if os.readlink(f"/proc/self/fd/{one}") == wanted:  # noqa: PTH115 - as above
                 return True
     return False
 
@@ -91,7 +91,10 @@ def _flock(descriptor: int, _operation: int) -> str | None:
 
 
 def _link(_source: Any, target: Any, *, dst_dir_fd: int | None = None, **_: Any) -> str | None:  # noqa: ANN401 - as above
-    return "link" if _is_here(target, dst_dir_fd) else None
+    if not _is_here(target, dst_dir_fd):
+        return None
+    hidden = os.path.basename(os.fsdecode(target)).startswith(".")  # noqa: PTH119 - a text
+    return "link" if hidden or "link_of_saved" not in _ANSWERS else "link_of_saved"
 
 
 def _rename(
@@ -139,4 +142,4 @@ if _ANSWERS:
     if "exclusive_rename" in _ANSWERS:
         from downloader import durable
 
-        durable._exclusive_rename = lambda: lambda *_: _ANSWERS["exclusive_rename"]
+        durable._exclusive_rename = lambda: lambda *_: _ANSWERS["exclusive_rename"]  # type: ignore[assignment]
