@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import anyio
 
 from downloader.breakers import Kind, Stage, Trouble, origin_of
+from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
 from downloader.crew import Crew
 from downloader.failpoints import At, reach

@@ -284,9 +284,9 @@ class Part:
         """
         before = {name: getattr(self, name) for name in _OF_THE_FILE}
         old_name, old = self.name, self._descriptor
-        self._token, self._object, self._name = _new_token(), _NO_OBJECT, None
+        self._object, self._name = _NO_OBJECT, None
         self._hash, self.size, self.head = hashlib.sha256(), 0, b""
-        self._descriptor = create_locked(self.name, self._partial)
+        self._create()
         offsets = range(0, before["size"], READ_BYTES)
         try:
             yield (os.pread(old, READ_BYTES, offset) for offset in offsets)
@@ -475,7 +475,10 @@ def published_as(
     return None
 
 
-_OF_THE_FILE: Final = ("_token", "_object", "_name", "_hash", "_descriptor", "size", "head")
+_OF_THE_FILE: Final = (
+    *("_token", "_locked", "_object", "_name", "_hash", "_descriptor", "size", "head"),
+)
+
 
 def _is_usable(held: Held, name: str, wanted: ObjectName | None) -> bool:
     """Return whether a part is a published file's, or of the object that is wanted."""

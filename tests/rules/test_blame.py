@@ -42,7 +42,10 @@ def judge(*happened: tuple[str, int], others: bool = False, code: str = "busy") 
         # Found to be at fault while others were served it stays so when there are none left.
         ([("refused", 1), ("served", 2), ("refused", 1), ("refused", 1)], Blame.RUN),
         # But not while others are refused as well: then it is everybody's.
-        ([("refused", 1), ("served", 2), ("refused", 1), ("refused", 3), ("refused", 1)], Blame.PLACE),
+        (
+            [("refused", 1), ("served", 2), ("refused", 1), ("refused", 3), ("refused", 1)],
+            Blame.PLACE,
+        ),
     ],
 )
 def test_whose_fault(happened: list[tuple[str, int]], blame: Blame) -> None:
@@ -66,12 +69,15 @@ def test_served_during_a_try() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["served", "refused"]), st.integers(1, 4)), min_size=1, max_size=30
+        st.tuples(st.sampled_from(["served", "refused"]), st.integers(1, 4)),
+        min_size=1,
+        max_size=30,
     ),
     st.booleans(),
 )
 def test_a_run_is_never_blamed_where_no_other_is_served(
-    happened: list[tuple[str, int]], others: bool
+    happened: list[tuple[str, int]],
+    others: bool,  # noqa: FBT001 - Hypothesis'
 ) -> None:
     """Whatever happens, nobody is found at fault before another run was served beside it."""
     evidence, served = Evidence(), set()

@@ -1,4 +1,4 @@
-"""What all runs are refused at one place is that place's trouble: it is waited for, at no run's cost."""
+"""What all runs are refused at one place is that place's trouble: waited for, at no run's cost."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def saved_after_an_outage(
 def test_a_storage_that_refuses_all(
     program: Program, start_simulator: StartSimulator, rule: dict[str, Any]
 ) -> None:
-    """However a storage refuses everything, it is waited for: no attempt is spent, no run failed."""
+    """However a storage refuses everything, it is waited for: no attempt spent, no run failed."""
     simulator = start_simulator()
     log = saved_after_an_outage(program, simulator, rule, "storage.down")
     assert program.query("SELECT DISTINCT attempts, refreshes FROM runs") == [(1, 0)]
@@ -84,7 +84,7 @@ def test_a_storage_that_refuses_all(
 def test_an_api_that_refuses_all(
     program: Program, start_simulator: StartSimulator, rule: dict[str, Any]
 ) -> None:
-    """However an API refuses everything, it is waited for: nothing is failed, and it is not hurried."""
+    """However an API refuses everything, it is waited for: nothing is failed, nor hurried."""
     simulator = start_simulator()
     saved_after_an_outage(program, simulator, rule, "api.down")
     assert program.query("SELECT DISTINCT attempts, refreshes FROM runs") == [(1, 0)]
@@ -95,7 +95,7 @@ def test_an_api_that_refuses_all(
 def test_a_bulk_endpoint_that_refuses_all(
     program: Program, start_simulator: StartSimulator, status: int
 ) -> None:
-    """While batches are refused and runs alone are answered, they are asked for alone, and saved."""
+    """While batches are refused and runs alone answered, they are asked for alone, and saved."""
     rule = for_all("api", "status", status=status) | {"endpoint": "bulk"}
     simulator = start_simulator(rules=[rule])
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
@@ -107,7 +107,7 @@ def test_a_bulk_endpoint_that_refuses_all(
 
 
 def test_a_key_of_before_stops_no_other(program: Program, start_simulator: StartSimulator) -> None:
-    """A call with a key that is refused ends by itself; a drain with a good one beside it goes on."""
+    """A call with a key that is refused ends alone; a drain with a good one beside it goes on."""
     simulator = start_simulator(finish_after=2)
     simulator.set_options(type(simulator.options)(api_key="good-key-0123", finish_after=2))
     program.env |= {"DOWNLOADER_API_URL": simulator.api_url, "CAMB_API_KEY": "good-key-0123"}
@@ -124,7 +124,7 @@ def test_a_key_of_before_stops_no_other(program: Program, start_simulator: Start
 
 
 def test_another_folder_stops_no_other(program: Program, start_simulator: StartSimulator) -> None:
-    """A call whose own output folder cannot be used ends by itself; the drain beside it goes on."""
+    """A call whose own output folder cannot be used ends alone; the drain beside it goes on."""
     simulator = start_simulator(finish_after=2)
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     program.submit(IDS)
