@@ -592,7 +592,7 @@ def _told(judgement: Judgement) -> tuple[str, str]:
     """Return the error code of a refusal, and its words."""
     match judgement:
         case Forbidden(message=message):
-            return "forbidden", message
+            return "refused", message
         case Blocked(reason=reason, message=message):
             return reason, message
         case Answered():
@@ -604,8 +604,8 @@ def _told(judgement: Judgement) -> tuple[str, str]:
 
 
 def _rejected(judgement: Refusal) -> PollFailed:
-    code, message = _told(judgement)
-    return PollFailed("forbidden" if code == "forbidden" else "bad_run", message)
+    code = "forbidden" if isinstance(judgement, Forbidden) else "bad_run"
+    return PollFailed(code, judgement.message)
 
 
 class _Resolution:
