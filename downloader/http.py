@@ -1,32 +1,34 @@
 """How HTTP clients are made: nothing followed, nothing decoded, nothing remembered.
 
 The API's client and the storage's share these rules and nothing else: the one has the key, the
-other must never see it. What the environment says of proxies and certificates is read here, for
-clients of every make.
+other must never see it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
+import math
 import re
 import ssl
 import threading
-import time
 from http.cookiejar import CookieJar
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-import certifi
 import httpcore
 import httpx
-from httpx._utils import URLPattern, get_environment_proxies
 
 from downloader import __version__
-from downloader.errors import ConfigurationError
+from downloader.certificates import proxy_refused
 from downloader.logger import TELLTALES
+from downloader.network import Backend, Stream, is_ours
+from downloader.proxies import environment_proxies
+from downloader.trust import tls_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from downloader.proxies import Proxies
 
 REQUEST_HEADERS: Final = {
     "user-agent": f"downloader/{__version__}",
@@ -34,6 +36,7 @@ REQUEST_HEADERS: Final = {
 }
 """What every client says of itself."""
 
+_KEPT_SECONDS: Final = 5.0  # a connection that is idle
 _QUOTED_BYTES: Final = re.compile(r""":? (?:bytearray\()?b['"].*""", re.DOTALL)
 _WORDS_CHARACTERS: Final = 200
 
@@ -48,124 +51,141 @@ def make_client(
 ) -> httpx.Client:
     """Return a blocking client that any number of threads may share.
 
-    Without `proxies` those of the environment are not asked.
+    Without `proxies` those of the environment are not asked. A request is made within `waits`.
 
     Raises:
         ConfigurationError: the environment's proxy or TLS settings cannot be used.
 
     """
-    if proxies:
-        environment_proxies()
-    try:
-        client = httpx.Client(
-            follow_redirects=False,
-            timeout=timeout,
-            # No bound on connections: the number of threads is one, and waiting for a
-            # connection would only hide a leak.
-            limits=httpx.Limits(
-                max_connections=None, max_keepalive_connections=keepalive_connections
-            ),
-            headers={**REQUEST_HEADERS, **headers},
-            event_hooks={"response": [on_response]},
-            cookies=_NoCookies(),
-            mounts=None if proxies else dict.fromkeys(("all://", "http://", "https://")),
-        )
-    except _UNUSABLE as error:
-        raise _unusable_environment(error) from None  # a proxy has a password
-    _keep_time(client)
-    return client
-
-
-class Proxies:
-    """Which proxy the environment names for a URL, as httpx reads it."""
-
-    def __init__(self, of_pattern: Mapping[str, str | None]) -> None:
-        patterns = ((URLPattern(pattern), proxy) for pattern, proxy in of_pattern.items())
-        self._patterns = sorted(patterns, key=lambda one: one[0])  # the narrowest first
-
-    def of(self, url: str) -> str | None:
-        """Return the address of the proxy for a URL; None where it is asked directly."""
-        if not self._patterns:
-            return None
-        asked = httpx.URL(url)
-        return next((proxy for pattern, proxy in self._patterns if pattern.matches(asked)), None)
-
-
-def environment_proxies() -> Proxies:
-    """Return the proxies that the environment names.
-
-    Raises:
-        ConfigurationError: one of them cannot be used.
-
-    """
-    try:
-        found = get_environment_proxies()
-        for proxy in filter(None, found.values()):
-            url = httpx.Proxy(proxy).url
-            if not url.host or url.scheme not in ("http", "https"):
-                raise ValueError("no proxy of ours")
-        return Proxies(found)
-    except _UNUSABLE as error:
-        raise _unusable_environment(error) from None  # a proxy has a password
-
-
-class Authorities(NamedTuple):
-    """Where the certificates are of those who vouch for servers: a file, or else a folder."""
-
-    file: str | None
-    folder: str | None
-
-
-def environment_authorities() -> Authorities:
-    """Return whom to trust, by the rule that httpx has: SSL_CERT_FILE, SSL_CERT_DIR, certifi.
-
-    Raises:
-        ConfigurationError: the file that the environment names cannot be used.
-
-    """
-    if file := os.environ.get("SSL_CERT_FILE"):
-        try:
-            ssl.create_default_context(cafile=file)
-        except _UNUSABLE as error:
-            raise _unusable_environment(error) from None  # a proxy has a password
-        return Authorities(file, None)
-    if folder := os.environ.get("SSL_CERT_DIR"):
-        return Authorities(None, folder)
-    return Authorities(certifi.where(), None)
-
-
-# ssl.SSLError is an OSError.
-_UNUSABLE: Final = (httpx.InvalidURL, ImportError, OSError, ValueError)
-
-
-def _unusable_environment(error: Exception) -> ConfigurationError:
-    return ConfigurationError(
-        "The environment's proxy or TLS settings cannot be used "
-        f"({type(error).__name__}): check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY (http and https "
-        "proxies are supported), SSL_CERT_FILE and SSL_CERT_DIR."
+    return httpx.Client(
+        follow_redirects=False,
+        timeout=timeout,
+        headers={**REQUEST_HEADERS, **headers},
+        event_hooks={"response": [on_response]},
+        cookies=_NoCookies(),
+        trust_env=False,
+        transport=_Transport(environment_proxies() if proxies else None, keepalive_connections),
     )
 
 
-def expect_within(seconds: float | None) -> None:
-    """Let this thread's reads go on for so many seconds from now, and fail after; None: for ever.
+class _Transport(httpx.BaseTransport):
+    """httpcore, on connections of ours: a pool for each proxy, and one for none."""
 
-    A time-out on silence alone never ends an answer that comes a byte at a time, nor one of
-    nothing but interim answers (status 100 to 199): whoever waits for an answer, or for the next
-    piece of one, says here how long in all. A read past it raises `httpx.ReadTimeout`.
-    """
-    _thread.due = None if seconds is None else time.monotonic() + seconds
+    def __init__(self, proxies: Proxies | None, keepalive_connections: int) -> None:
+        self._proxies = proxies
+        self._keepalive_connections = keepalive_connections
+        self._context = tls_context()
+        self._pools: dict[str | None, httpcore.ConnectionPool] = {}
+        self._lock = threading.Lock()
+        if proxies is not None:
+            proxies.see_that_httpx_can(None)
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Make one request."""
+        url = request.url
+        proxy = None if self._proxies is None else self._proxies.of(str(url))
+        with _in_words_of_httpx():
+            answer = self._pool(proxy).handle_request(
+                httpcore.Request(
+                    method=request.method,
+                    url=httpcore.URL(
+                        scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+                    ),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions=request.extensions,
+                )
+            )
+        response = httpx.Response(
+            answer.status,
+            headers=answer.headers,
+            stream=_Body(answer),
+            extensions=answer.extensions,
+        )
+        stream = answer.extensions["network_stream"]
+        if isinstance(stream, Stream):
+            stream.expect_body(_body_size(response.headers))
+        return response
+
+    def _pool(self, proxy: str | None) -> httpcore.ConnectionPool:
+        with self._lock:
+            if proxy not in self._pools:
+                self._pools[proxy] = self._new_pool(proxy)
+            return self._pools[proxy]
+
+    def _new_pool(self, proxy: str | None) -> httpcore.ConnectionPool:
+        url = None if proxy is None else httpx.Proxy(proxy)
+        # No bound on connections: the number of threads is one, and waiting for a connection
+        # would only hide a leak.
+        return httpcore.ConnectionPool(
+            ssl_context=self._context,
+            proxy=None
+            if url is None
+            else httpcore.Proxy(
+                httpcore.URL(
+                    scheme=url.url.raw_scheme,
+                    host=url.url.raw_host,
+                    port=url.url.port,
+                    target=b"/",
+                ),
+                auth=url.raw_auth,
+                ssl_context=self._context if url.url.scheme == "https" else None,
+            ),
+            max_connections=None,
+            max_keepalive_connections=self._keepalive_connections,
+            keepalive_expiry=_KEPT_SECONDS,
+            network_backend=Backend(),
+        )
+
+    def close(self) -> None:
+        """Close idle connections."""
+        with self._lock:
+            pools, self._pools = list(self._pools.values()), {}
+        for pool in pools:
+            pool.close()
 
 
-class _Thread(threading.local):
-    due: float | None = None
+class _Body(httpx.SyncByteStream):
+    def __init__(self, answer: httpcore.Response) -> None:
+        self._answer = answer
+
+    def __iter__(self) -> Iterator[bytes]:
+        with _in_words_of_httpx():
+            yield from self._answer.iter_stream()
+
+    def close(self) -> None:
+        self._answer.close()
 
 
-_thread: Final = _Thread()
+def _body_size(headers: httpx.Headers) -> float | None:
+    """Return how long a body is (RFC 9112, section 6.3); None where it ends with an empty line."""
+    if "transfer-encoding" in headers:
+        return None
+    length = headers.get("content-length", "").partition(",")[0].strip()
+    return int(length) if length.isascii() and length.isdigit() else math.inf
+
+
+@contextlib.contextmanager
+def _in_words_of_httpx() -> Iterator[None]:
+    """Raise what httpcore raises as the errors of httpx, which have the same names."""
+    try:
+        yield
+    except _OF_HTTPCORE as error:
+        raise getattr(httpx, type(error).__name__)(str(error)) from error
+
+
+_OF_HTTPCORE: Final = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.UnsupportedProtocol,
+)
 
 
 def _is_not_ours(_record: logging.LogRecord) -> bool:
     """Let only what other users of these libraries do be told: ours would be told with its URL."""
-    return _thread.due is None
+    return not is_ours()
 
 
 for _name in TELLTALES:
@@ -180,73 +200,24 @@ class _NoCookies(CookieJar):
         """Take no cookie."""
 
 
-def _keep_time(client: httpx.Client) -> None:
-    """Have every connection of a client honour `expect_within`, those through proxies too."""
-    for transport in (client._transport, *client._mounts.values()):  # noqa: SLF001 - no public way to httpcore's backend; a test tells when it is lost
-        if isinstance(transport, httpx.HTTPTransport):
-            pool = transport._pool  # noqa: SLF001 - as above
-            pool._network_backend = _TimedBackend(pool._network_backend)  # noqa: SLF001 - as above
+def has_cause(error: BaseException | None, wanted: Callable[[BaseException], bool]) -> bool:
+    """Tell whether an error, or one that is behind it, is of a kind."""
+    while error is not None:
+        if wanted(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
-class _TimedBackend(httpcore.NetworkBackend):
-    """Makes connections whose reads keep to `expect_within`."""
-
-    def __init__(self, backend: httpcore.NetworkBackend) -> None:
-        self._backend = backend
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.NetworkStream:
-        """Connect."""
-        return _TimedStream(
-            self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
-        )
-
-    def sleep(self, seconds: float) -> None:
-        """Sleep."""
-        self._backend.sleep(seconds)
+def is_of_trust(error: Exception) -> bool:
+    """Tell whether what failed is the look at a certificate."""
+    return has_cause(error, lambda one: isinstance(one, ssl.SSLCertVerificationError))
 
 
-class _TimedStream(httpcore.NetworkStream):
-    """A connection whose reads keep to `expect_within`."""
-
-    def __init__(self, stream: httpcore.NetworkStream) -> None:
-        self._stream = stream
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read what there is; wait for it no longer than the thread may."""
-        if _thread.due is not None:
-            left = _thread.due - time.monotonic()
-            if left <= 0:
-                raise httpcore.ReadTimeout("the answer took too long")
-            timeout = left if timeout is None else min(timeout, left)
-        return self._stream.read(max_bytes, timeout)
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        """Write all of it."""
-        self._stream.write(buffer, timeout)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._stream.close()
-
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore.NetworkStream:
-        """Go on in TLS."""
-        return _TimedStream(self._stream.start_tls(ssl_context, server_hostname, timeout))
-
-    def get_extra_info(self, info: str) -> Any:  # noqa: ANN401 - httpcore's signature
-        """Return the socket, or whatever else is asked for."""
-        return self._stream.get_extra_info(info)
+def proxy_words(error: httpx.ProxyError) -> str:
+    """Return what a proxy said that gives no connection: httpcore's text begins with the status."""
+    status = str(error)[:3]
+    return proxy_refused(int(status)) if status.isdigit() else words_of(error)
 
 
 def words_of(error: Exception) -> str:

@@ -13,9 +13,12 @@ from urllib.parse import urlsplit
 import httpx
 
 from downloader.camb.run_types import RUN_TYPES
+from downloader.certificates import CERTIFICATE, why_untrusted
 from downloader.clock import utc_now
 from downloader.errors import ConfigurationError
-from downloader.http import expect_within, make_client, words_of
+from downloader.http import is_of_trust, make_client, proxy_words, words_of
+from downloader.network import Unnamed, waits
+from downloader.proxies import environment_proxies
 from downloader.rules.answers import (
     MAX_BODY_BYTES,
     Judgement,
@@ -66,6 +69,7 @@ class ApiClient:
         self._base = base_url.rstrip("/")
         self._host = urlsplit(base_url).hostname
         self._key = api_key
+        self._connect_seconds = connect_seconds
         self._answer_seconds = answer_seconds
         self._client = make_client(
             httpx.Timeout(answer_seconds, connect=connect_seconds),
@@ -108,17 +112,17 @@ class ApiClient:
             path = run_type.single_path.format(run_id=batch.run_ids[0])
             request = self._client.build_request("GET", f"{self._base}/{path}")
         request.headers["x-api-key"] = key
-        expect_within(self._answer_seconds)
-        try:
-            response = self._client.send(request, stream=True)
+        # What the single endpoint answers does not say which run it is of.
+        unnamed = Unnamed.ONCE if len(batch.run_ids) < MIN_BATCH else None
+        with waits(self._answer_seconds, unnamed=unnamed):
             try:
-                body = _read(response)
-            finally:
-                response.close()
-        except (httpx.HTTPError, UnicodeError) as error:  # the latter of a host that is no name
-            return Reply(self._unreachable(error))
-        finally:
-            expect_within(None)
+                response = self._client.send(request, stream=True)
+                try:
+                    body = _read(response)
+                finally:
+                    response.close()
+            except (httpx.HTTPError, UnicodeError) as error:  # the latter of a host that is no name
+                return Reply(self._unreachable(error))
         now = utc_now()
         headers = {name.lower(): value for name, value in response.headers.items()}
         if len(batch.run_ids) >= MIN_BATCH:
@@ -130,8 +134,16 @@ class ApiClient:
         return Reply(judgement, offset, response.status_code)
 
     def _unreachable(self, error: Exception) -> RetryLater:
-        if isinstance(error, httpx.TimeoutException):
+        if is_of_trust(error):
+            proxy = environment_proxies().of(self._base)
+            said = f"cannot be trusted: {why_untrusted(self._base, proxy)}"
+            return RetryLater(CERTIFICATE, f"The API at {self._host} {said}.")
+        if isinstance(error, httpx.ConnectTimeout):
+            said = f"no connection in {self._connect_seconds:g} seconds"
+        elif isinstance(error, httpx.TimeoutException):
             said = f"no answer in {self._answer_seconds:g} seconds"
+        elif isinstance(error, httpx.ProxyError):
+            said = proxy_words(error)
         else:
             said = words_of(error)
         return RetryLater("api_unreachable", f"The API at {self._host} cannot be reached: {said}.")

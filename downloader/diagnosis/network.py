@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from downloader.camb.client import ApiClient, Reply
 from downloader.camb.run_types import DEFAULT_RUN_TYPE
+from downloader.certificates import CERTIFICATE, connection, why_untrusted
 from downloader.diagnosis.findings import Check, ok, problem, warning
-from downloader.diagnosis.reaching import connect, origin_of, show_proxy, within
+from downloader.diagnosis.reaching import origin_of, show_proxy, within
 from downloader.diagnosis.trust import CERTIFICATES_ADVICE
 from downloader.errors import ConfigurationError
-from downloader.http import environment_authorities, environment_proxies, words_of
+from downloader.http import words_of
+from downloader.proxies import environment_proxies
 from downloader.rules.answers import Blocked, Forbidden, Judgement, RetryLater
 from downloader.rules.batching import Batch
 from downloader.rules.redaction import clean_text
+from downloader.trust import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,8 +144,8 @@ def _judge_api(api_url: str, reply: Reply, *, known: RunKey | None) -> Check:
             )
         more = ", as it would where the path is wrong, too" if reply.status == 404 else ""
         return ok("api", f"{where} answers ({reply.status}{more})")
-    if judgement.error_code == "api_unreachable":
-        return problem("api", _sentence(judgement), _advice_on(judgement.message, api_url))
+    if judgement.error_code in ("api_unreachable", CERTIFICATE):
+        return problem("api", _sentence(judgement), _advice_on(judgement.error_code, api_url))
     if judgement.error_code == "throttled":
         return ok("api", f"{where} answers, and throttles us now (429): --api-rate asks for less")
     if judgement.error_code in {"unexpected_redirect", "unreadable_answer", "unexpected_status"}:
@@ -153,8 +157,8 @@ def _judge_api(api_url: str, reply: Reply, *, known: RunKey | None) -> Check:
     )
 
 
-def _advice_on(message: str, api_url: str) -> str:
-    if "CERTIFICATE_VERIFY" in message or "certificate" in message:
+def _advice_on(error_code: str, api_url: str) -> str:
+    if error_code == CERTIFICATE:
         return CERTIFICATES_ADVICE
     if urlsplit(api_url).scheme == "https":
         proxy = environment_proxies().of(api_url)
@@ -190,29 +194,29 @@ def check_storage(url: str | None) -> Check:
     try:
         proxy = environment_proxies().of(origin)
         through = "" if proxy is None else f" through {show_proxy(proxy)}"
-        authorities = environment_authorities()
+        context = tls_context()
     except ConfigurationError:
         return ok("storage", "not tried: the settings of TLS or proxy cannot be used")
     host = clean_text(origin.partition("://")[2])
+    advice = "check the network, its firewall and proxy: the storage is another host than the API"
     try:
-        within(
-            _TOGETHER_SECONDS,
-            lambda: connect(origin, proxy, authorities, timeout_seconds=CONNECT_SECONDS),
-        )
+        within(_TOGETHER_SECONDS, lambda: _connect(origin, proxy, context))
     except TimeoutError:
-        said = f"no connection in {CONNECT_SECONDS:g} seconds"
+        said = f"cannot be reached{through}: no connection in {CONNECT_SECONDS:g} seconds"
+    except ssl.SSLCertVerificationError:
+        said = f"cannot be trusted: {why_untrusted(origin, proxy)}"
+        advice = CERTIFICATES_ADVICE
     except (OSError, ValueError) as error:  # ValueError: a host or port that is none
-        said = clean_text(words_of(error))
+        said = f"cannot be reached{through}: {clean_text(words_of(error))}"
     else:
         tls = "" if origin.startswith("http:") else ", by TLS"
         return ok("storage", f"{host} can be reached{through}{tls}")
-    return problem(
-        "storage",
-        f"{host} cannot be reached{through}: {said}",
-        CERTIFICATES_ADVICE
-        if "CERTIFICATE_VERIFY" in said
-        else "check the network, its firewall and proxy: the storage is another host than the API",
-    )
+    return problem("storage", f"{host} {said}", advice)
+
+
+def _connect(origin: str, proxy: str | None, context: ssl.SSLContext) -> None:
+    with connection(origin, proxy, context, timeout_seconds=CONNECT_SECONDS):
+        pass
 
 
 def _sentence(judgement: Judgement) -> str:

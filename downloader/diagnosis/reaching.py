@@ -1,14 +1,10 @@
-"""Addresses and connections: what may be shown of them, and whether they can be made, in time."""
+"""Addresses: what may be shown of them; and calls that are waited for so long and no longer."""
 
 from __future__ import annotations
 
-import base64
-import contextlib
-import http.client
-import ssl
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -16,8 +12,6 @@ from downloader.rules.redaction import clean_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from downloader.http import Authorities
 
 T = TypeVar("T")
 
@@ -46,63 +40,6 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     if not returned:
         raise TimeoutError
     return returned[0]
-
-
-def connect(
-    origin: str, proxy: str | None, authorities: Authorities, *, timeout_seconds: float
-) -> None:
-    """Connect to an origin, with TLS where it is https, and send it nothing.
-
-    Through an https proxy only the proxy itself is connected to: TLS within TLS is what the
-    standard library cannot do.
-
-    Raises:
-        OSError: it cannot be reached, or cannot be trusted.
-        ValueError: the origin is none.
-
-    """
-    context = ssl.create_default_context(cafile=authorities.file, capath=authorities.folder)
-    target = urlsplit(origin)
-    first = target if proxy is None else urlsplit(proxy)
-    tunnelled = proxy is not None and (first.scheme, target.scheme) == ("http", "https")
-    connection: http.client.HTTPConnection
-    if first.scheme == "https" or tunnelled:
-        connection = http.client.HTTPSConnection(
-            first.hostname or "", first.port, timeout=timeout_seconds, context=context
-        )
-        if tunnelled:
-            connection.port = first.port or 80
-            connection.set_tunnel(target.hostname or "", target.port, _credentials(proxy))
-    else:
-        connection = http.client.HTTPConnection(
-            first.hostname or "", first.port, timeout=timeout_seconds
-        )
-    answers: list[http.client.HTTPResponse] = []
-
-    def answer(*arguments: Any, **options: Any) -> http.client.HTTPResponse:  # noqa: ANN401 - its own
-        answers.append(http.client.HTTPResponse(*arguments, **options))
-        return answers[-1]
-
-    # Of a proxy that refuses: some versions of Python leave it open.
-    connection.response_class = answer  # type: ignore[assignment] # called as the class is
-    try:
-        with contextlib.closing(connection):
-            try:
-                connection.connect()
-            finally:
-                for one in answers:
-                    one.close()
-    except http.client.HTTPException as error:  # a proxy that does not speak HTTP
-        raise OSError(f"the proxy's answer is none ({type(error).__name__})") from None
-
-
-def _credentials(proxy: str | None) -> dict[str, str]:
-    """Return the header by which a proxy knows us, where its address has a user (RFC 9110, 11)."""
-    parts = urlsplit(proxy or "")
-    if parts.username is None:
-        return {}
-    named = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-    return {"Proxy-Authorization": "Basic " + base64.b64encode(named.encode()).decode("ascii")}
 
 
 def origin_of(url: str) -> str:

@@ -7,6 +7,7 @@ every shape that any of them shows is read, and nothing is guessed beyond.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -86,11 +87,16 @@ Verdict = Finished | NotYet | Failed
 
 
 def is_usable_url(url: str) -> bool:
-    """Tell whether a URL can go out byte for byte: absolute http(s), a host, no credentials.
+    """Tell whether a URL can be asked for: absolute http(s), a host, no credentials.
 
-    No control characters, spaces or backslashes, and at most 16 KiB.
+    No control characters, line ends or backslashes, no space before it or in the host, and at most
+    16 KiB.
     """
-    if len(url) > MAX_URL_BYTES or not url.isprintable() or " " in url or "\\" in url:
+    if len(url) > MAX_URL_BYTES or "\\" in url or url.startswith(" "):
+        return False
+    if not url.isprintable() and not all(
+        one.isprintable() or unicodedata.category(one) == "Zs" for one in url
+    ):
         return False
     try:
         if len(url.encode()) > MAX_URL_BYTES:
@@ -103,6 +109,7 @@ def is_usable_url(url: str) -> bool:
         parts.scheme in {"http", "https"}
         and bool(parts.hostname)
         and "@" not in parts.netloc
+        and not any(character.isspace() for character in parts.netloc)
         and valid_port
     )
 

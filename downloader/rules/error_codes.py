@@ -7,7 +7,7 @@ from typing import Final
 TRANSFER_ERRORS: Final = frozenset(
     {
         *("url_expired", "url_refused", "url_not_yet_valid"),
-        *("storage_unreachable", "network", "stalled", "too_slow", "truncated"),
+        *("storage_unreachable", "certificate", "network", "stalled", "too_slow", "truncated"),
         *("storage_busy", "storage_error", "storage_refused", "missing"),
         *("empty", "error_page", "not_audio", "too_long", "unverifiable_length"),
         "digest_mismatch",
@@ -22,6 +22,7 @@ TRANSFER_ERRORS: Final = frozenset(
 API_ERRORS: Final = frozenset(
     {
         *("api_unreachable", "api_timeout", "conflict", "too_early", "throttled", "unavailable"),
+        "certificate",
         *("server_error", "unexpected_redirect", "unexpected_status", "unreadable_answer"),
         *("bad_request", "not_found", "invalid_request", "refused", "api_not_found"),
     }
@@ -48,6 +49,7 @@ REMEDIES: Final = {
     **dict.fromkeys(("unexpected_redirect", "too_many_redirects", "unusable_redirect"), _SETTINGS),
     "storage_unreachable": "nothing led to the storage for long: see `downloader doctor`, then "
     "retry it",
+    "certificate": "the storage cannot prove who it is: see `downloader doctor`, then retry it",
     "stalled": "the network was at fault: retry it, or give it more time with --stall",
     "too_slow": "the line was too slow for it: retry it, with a lower --concurrency",
     "url_expired": "URLs expire sooner than transfers begin: retry it, with a lower --concurrency; "

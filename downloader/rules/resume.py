@@ -312,7 +312,12 @@ def _judge_error(status: int, headers: Mapping[str, str], now: datetime) -> Reje
     if 500 <= status <= 599:
         return Rejected("storage_error", f"The storage failed with status {status}.", wait)
     if 300 <= status <= 399:
-        return Rejected("unexpected_redirect", f"The storage redirected without end ({status}).")
+        said = (
+            "answered that nothing has changed, which nobody asked"
+            if status == 304
+            else "redirected, and did not say where to"
+        )
+        return Rejected("unexpected_redirect", f"The storage {said} ({status}).")
     if 400 <= status <= 499:
         return Rejected("storage_refused", f"The storage refused the request ({status}).", wait)
     return Rejected("unexpected_status", f"The storage answered with status {status}.", wait)

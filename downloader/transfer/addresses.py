@@ -15,7 +15,9 @@ from downloader.transfer.problems import unusable_redirect, unusable_url
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_CHARACTERS: Final = 65_536  # httpx's
 _ABSOLUTE: Final = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+# Browsers escape this in a path (https://url.spec.whatwg.org/#path-percent-encode-set).
 _AS_IT_IS: Final = "".join(map(chr, range(33, 127)))
+_AS_IT_IS_IN_A_PATH: Final = "".join(sorted(set(_AS_IT_IS) - set('"<>^`{}')))
 
 
 class Address(NamedTuple):
@@ -64,13 +66,17 @@ def _origin(scheme: str, netloc: str) -> tuple[str, str, str]:
 
 
 def _target(url: str, netloc: str) -> str:
-    """Return what goes into the request line: path and query as given, non-ASCII escaped."""
+    """Return what goes into the request line: path and query as given.
+
+    As browsers do it, spaces at its end are dropped, and what is raw there and cannot be is
+    escaped: a space, what is not ASCII, and in a path quotes, braces and the like.
+    """
     _, _, after = url.partition("://")
-    rest = after[len(netloc) :].partition("#")[0]
+    rest = after[len(netloc) :].partition("#")[0].rstrip(" ")
     if not rest.startswith("/"):
         rest = "/" + rest
-    # Every ASCII character stays as it is; a raw non-ASCII one cannot go into a request line.
-    return quote(rest, safe=_AS_IT_IS)
+    path, mark, query = rest.partition("?")
+    return quote(path, safe=_AS_IT_IS_IN_A_PATH) + mark + quote(query, safe=_AS_IT_IS)
 
 
 def redirected(url: str, location: str) -> str:
@@ -80,7 +86,7 @@ def redirected(url: str, location: str) -> str:
         TransferError: it leads to where we do not go.
 
     """
-    location = location.replace(" ", "%20")  # not allowed, seen, and meant so
+    location = location.strip()
     try:
         if _ABSOLUTE.match(location):
             target = location

@@ -7,10 +7,11 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from downloader.transfer.pace import Pace
-from downloader.transfer.problems import broke_off, stalled
+from downloader.transfer.problems import begin, broke_off, stalled
 from downloader.transfer.redirects import LOCATION, REDIRECTS
 
 if TYPE_CHECKING:
+    from downloader.transfer.addresses import Address
     from downloader.transfer.engine import Sink, Timing
     from downloader.transfer.guard import Guard
 
@@ -37,7 +38,8 @@ class Answer:
     sink wants no more.
     """
 
-    def __init__(self, sink: Sink, timing: Timing, guard: Guard) -> None:
+    def __init__(self, address: Address, sink: Sink, timing: Timing, guard: Guard) -> None:
+        self._address = address
         self._sink = sink
         self._timing = timing
         self.guard = guard
@@ -52,6 +54,7 @@ class Answer:
         self._heard_at = now
         self._final_due = now + timing.connect_seconds + timing.stall_seconds
         self.connected = False
+        self.body_bytes = 0
         self.failure: BaseException | None = None
         self.location: str | None = None
         self.has_enough = False
@@ -102,6 +105,7 @@ class Answer:
         """Take bytes of the body: 16 KiB at the most, as libcurl has it."""
         if self._pace is None:  # a redirect's
             return _ABORT
+        self.body_bytes += len(chunk)
         self._gathered.append(chunk)
         self._gathered_bytes += len(chunk)
         if self._gathered_bytes < GATHERED_BYTES:
@@ -165,7 +169,7 @@ class Answer:
             self.location = headers[LOCATION]
             # Its body is not waited for; without one the connection can be kept.
             return None if headers.get("content-length") == "0" else _ABORT
-        self._sink.begin(status, headers)
+        begin(self._sink, status, headers, self._address)
         self._pace = Pace(self._timing)
         return None
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from typing import TYPE_CHECKING
 
-from downloader.http import environment_authorities, environment_proxies
+from downloader.errors import ConfigurationError
+from downloader.proxies import environment_proxies
 from downloader.transfer.curl_library import pycurl
 from downloader.transfer.curl_session import Session
 from downloader.transfer.files import allow_files, files_needed
+from downloader.transfer.problems import unreachable
 from downloader.transfer.redirects import follow
 from downloader.transfer.unusable import too_many_files
+from downloader.trust import environment_authorities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +46,7 @@ class CurlEngine:
         self._authorities = environment_authorities()
         self._proxies = environment_proxies()
         self._lock = threading.Lock()
-        self._idle: list[Session] = []  # the one used last is used next: its connection lives
+        self._idle: deque[Session] = deque()  # the one used last is used last: see QUIET_SECONDS
         self._closed = False
 
     def resize(self, connections: int) -> None:
@@ -55,7 +59,7 @@ class CurlEngine:
         """Close idle connections; those in use are closed as their transfers end."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
+            idle, self._idle = self._idle, deque()
         for session in idle:
             session.close()
 
@@ -64,7 +68,11 @@ class CurlEngine:
         with self._session() as session:
 
             def request(url: str, address: Address) -> str | None:  # noqa: ARG001 - as `follow` calls it
-                return session.get(address, headers, self._proxies.of(address.origin), sink, guard)
+                try:
+                    proxy = self._proxies.of(address.origin)
+                except ConfigurationError as error:
+                    raise unreachable(address, str(error).rstrip(".")) from None
+                return session.get(address, headers, proxy, sink, guard)
 
             follow(url, guard, request)
 
@@ -72,7 +80,7 @@ class CurlEngine:
     def _session(self) -> Iterator[Session]:
         """Lend an idle session, or a new one."""
         with self._lock:
-            session = self._idle.pop() if self._idle else None
+            session = self._idle.popleft() if self._idle else None
         if session is None:
             session = self._new_session()
         try:
@@ -80,7 +88,7 @@ class CurlEngine:
         finally:
             with self._lock:
                 room = len(self._idle) < self._connections
-                kept = room and not self._closed and not session.stuck
+                kept = room and not self._closed and not (session.stuck or session.spoilt)
                 if kept:
                     self._idle.append(session)
             if not kept:

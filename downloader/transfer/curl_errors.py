@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from downloader.certificates import proxy_refused
 from downloader.transfer.curl_answer import NO_HTTP
 from downloader.transfer.curl_library import pycurl
 from downloader.transfer.problems import broke_off, not_connected, unreachable, unusable_url
@@ -15,25 +16,51 @@ if TYPE_CHECKING:
     from downloader.transfer.engine import Timing, TransferError
     from downloader.transfer.unusable import DiskError
 
-# CURLE_PROXY, not named by pycurl.
-_E_PROXY: Final = 97
+_NO_TLS: Final = "no TLS connection came about"
+_TOO_LARGE_HEAD: Final = "the head of the answer is larger than any is"
+_OUT_OF_USE: Final = "libcurl cannot do here what is asked of it: --engine httpx does without it"
 
+# Those that pycurl does not name are numbers (CURLE_…), and what HTTP cannot lead to is left out.
 _WORDS: Final[dict[int, str]] = {
     pycurl.E_COULDNT_RESOLVE_HOST: "the name of the host {host} cannot be looked up",
     pycurl.E_COULDNT_RESOLVE_PROXY: "the name of the proxy cannot be looked up",
     pycurl.E_COULDNT_CONNECT: "no connection came about",
-    _E_PROXY: "the proxy gives no connection",
-    pycurl.E_SSL_CONNECT_ERROR: "no TLS connection came about",
-    pycurl.E_PEER_FAILED_VERIFICATION: "the certificate of {host} is not one to be trusted",
-    pycurl.E_SSL_CACERT_BADFILE: "the certificates of SSL_CERT_FILE cannot be read",
+    97: "the proxy gives no connection",  # PROXY
+    pycurl.E_SSL_CACERT_BADFILE: "the certificates of authorities cannot be read",
+    pycurl.E_SSL_CRL_BADFILE: "the certificates of authorities cannot be read",
     pycurl.E_GOT_NOTHING: "the connection was closed without an answer",
     pycurl.E_PARTIAL_FILE: "the connection was closed before all had come",
     pycurl.E_RECV_ERROR: "nothing can be received",
     pycurl.E_SEND_ERROR: "nothing can be sent",
-    pycurl.E_FTP_WEIRD_SERVER_REPLY: NO_HTTP,
-    pycurl.E_UNSUPPORTED_PROTOCOL: NO_HTTP,
-    pycurl.E_BAD_CONTENT_ENCODING: NO_HTTP,
+    pycurl.E_SEND_FAIL_REWIND: "nothing can be sent",
+    pycurl.E_WRITE_ERROR: "what came could not be taken",
     pycurl.E_OUT_OF_MEMORY: "the answer is larger than memory",
+    pycurl.E_INTERFACE_FAILED: "the network interface cannot be used",
+    pycurl.E_NO_CONNECTION_AVAILABLE: "there is no connection to be had",
+    pycurl.E_LOGIN_DENIED: "what gives access is refused",
+    94: "what gives access is refused",  # AUTH_ERROR
+    99: "the connection can no longer be watched",  # UNRECOVERABLE_POLL
+    100: _TOO_LARGE_HEAD,  # TOO_LARGE
+    **dict.fromkeys(
+        (
+            pycurl.E_SSL_CONNECT_ERROR,
+            pycurl.E_SSL_CIPHER,
+            pycurl.E_SSL_CERTPROBLEM,
+            pycurl.E_SSL_SHUTDOWN_FAILED,
+            pycurl.E_USE_SSL_FAILED,
+            *(98, 101),  # SSL_CLIENTCERT, ECH_REQUIRED
+        ),
+        _NO_TLS,
+    ),
+    **dict.fromkeys(
+        (
+            pycurl.E_FTP_WEIRD_SERVER_REPLY,
+            pycurl.E_UNSUPPORTED_PROTOCOL,
+            pycurl.E_BAD_CONTENT_ENCODING,
+            *(16, 92, 95, 96),  # HTTP2, HTTP2_STREAM, HTTP3, QUIC_CONNECT_ERROR
+        ),
+        NO_HTTP,
+    ),
 }
 
 # Where the system has a word of its own: connection refused, reset by the peer.
@@ -42,7 +69,15 @@ _OF_THE_SYSTEM: Final = frozenset(
 )
 
 
-_NOT_TRUSTED: Final = frozenset({pycurl.E_PEER_FAILED_VERIFICATION, pycurl.E_SSL_CACERT_BADFILE})
+NOT_TRUSTED: Final = frozenset(
+    {
+        pycurl.E_PEER_FAILED_VERIFICATION,
+        pycurl.E_SSL_ISSUER_ERROR,
+        pycurl.E_SSL_INVALIDCERTSTATUS,
+        pycurl.E_SSL_PINNEDPUBKEYNOTMATCH,
+    }
+)
+"""What is the certificate's, of which `untrusted` tells more."""
 
 
 def failure_of(
@@ -53,16 +88,13 @@ def failure_of(
         return unusable_url("The URL's host name is none that can be looked up.")
     if code == pycurl.E_OPERATION_TIMEDOUT:  # no other time-out is left to libcurl
         return not_connected(address, timing)
-    said = _WORDS.get(code, f"libcurl's error {code}").format(host=address.host)
+    said = _WORDS.get(code, f"{_OUT_OF_USE} (its error {code})").format(host=address.host)
     number = easy.getinfo(pycurl.OS_ERRNO)
     if number in TOO_MANY_FILES:
         return too_many_files()
     refused = easy.getinfo(pycurl.HTTP_CONNECTCODE)
     if refused >= 300:
-        said = f"the proxy refused a connection (HTTP {refused})"
+        said = proxy_refused(refused)
     elif code in _OF_THE_SYSTEM and number:
         said += f": {os.strerror(number)}"
-    # Of a certificate it is not the network that is to be waited for.
-    if connected or code in _NOT_TRUSTED:
-        return broke_off(said)
-    return unreachable(address, said)
+    return broke_off(said) if connected else unreachable(address, said)

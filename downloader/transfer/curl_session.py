@@ -12,21 +12,23 @@ import math
 import select
 import threading
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from downloader.bell import Bell
 from downloader.http import REQUEST_HEADERS
+from downloader.network import QUIET_SECONDS, received_bytes, waits
 from downloader.transfer.curl_answer import Answer
-from downloader.transfer.curl_errors import failure_of
+from downloader.transfer.curl_errors import NOT_TRUSTED, failure_of
 from downloader.transfer.curl_library import pycurl
+from downloader.transfer.problems import untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from downloader.http import Authorities
     from downloader.transfer.addresses import Address
     from downloader.transfer.engine import Sink, Timing
     from downloader.transfer.guard import Guard
+    from downloader.trust import Authorities
 
 BUFFER_BYTES: Final = 256 * 1024
 """How much libcurl reads at a time, where a connection without TLS has as much."""
@@ -41,7 +43,8 @@ class Session:
     """Makes one request after another; `close` it in the end.
 
     It is `stuck`, and to be closed, when it was left while it looked a name up: nothing ends
-    that, and libcurl waits for it before it frees what it has.
+    that, and libcurl waits for it before it frees what it has. It is `spoilt`, and likewise, when
+    more came on a connection than was asked for.
     """
 
     def __init__(self, timing: Timing, authorities: Authorities) -> None:
@@ -49,6 +52,11 @@ class Session:
         self._poll = select.poll()
         self._timer_at: float | None = None
         self.stuck = False
+        self.spoilt = False
+        self._kept = -1  # the descriptor of the connection that was used last
+        self._open: set[int] = set()  # descriptors that libcurl waits for
+        self._received: int | None = None  # bytes before the request
+        self._answered_at = 0.0
         self._easy = pycurl.Curl()
         self._multi = pycurl.CurlMulti()
         # Last of what takes descriptors, of which there may be none left: the others free theirs.
@@ -92,7 +100,9 @@ class Session:
         Raises what the sink raises, and what `Engine.fetch` does.
         """
         self._aim(address, headers, proxy)
-        answer = Answer(sink, self._timing, guard)
+        self.spoilt = self.spoilt or self._has_more(guard)
+        self._easy.setopt(pycurl.FRESH_CONNECT, int(self.spoilt))
+        answer = Answer(address, sink, self._timing, guard)
         with guard.waking(self._bell.ring):
             code = self._carry_out(answer)
         try:
@@ -101,15 +111,44 @@ class Session:
         finally:
             answer.failure = None  # its traceback holds the answer, and with it the sink
         guard.check()
+        self._answered_at = time.monotonic()
         if answer.location is not None:
             return answer.location
         if code != pycurl.E_OK and not answer.has_enough:
-            raise self._failure_of(code, address, answer)
+            raise self._failure_of(code, address, proxy, answer)
         if not answer.begun:
-            raise self._failure_of(pycurl.E_GOT_NOTHING, address, answer)
+            raise self._failure_of(pycurl.E_GOT_NOTHING, address, proxy, answer)
         return None
 
-    def _failure_of(self, code: int, address: Address, answer: Answer) -> Exception:
+    def _has_more(self, guard: Guard) -> bool:
+        """Tell whether more has come than the last answer, or the end; libcurl does not look."""
+        if self._kept < 0:
+            return False
+        poll, left = select.poll(), self._answered_at + QUIET_SECONDS - time.monotonic()
+        poll.register(self._kept, select.POLLIN)
+        with guard.away if left > 0 else contextlib.nullcontext():
+            return bool(poll.poll(max(0, math.ceil(left * 1000))))
+
+    def _has_hidden(self, body_bytes: int) -> bool:
+        """Tell whether TLS has more than the answer: it reads ahead, and libcurl does not look.
+
+        The bytes that have come are those of the answer and of TLS itself: a record has at most
+        some 40 bytes of its own, and a server that makes small ones fills at least a packet; a
+        new connection has its tickets, too.
+        """
+        received = received_bytes({self._kept}, None)
+        if self._received is None or received is None:
+            return False
+        plain = self._easy.getinfo(pycurl.HEADER_SIZE) + body_bytes
+        own = 160 + plain // 30 + (1000 if self._easy.getinfo(pycurl.NUM_CONNECTS) else 0)
+        return bool(received - self._received - plain > own)
+
+    def _failure_of(
+        self, code: int, address: Address, proxy: str | None, answer: Answer
+    ) -> Exception:
+        if code in NOT_TRUSTED:
+            with waits(self._timing.connect_seconds, answer.guard.check, answer.guard.away):
+                return untrusted(address, proxy)
         return failure_of(code, self._easy, address, self._timing, connected=answer.connected)
 
     def _aim(self, address: Address, headers: Mapping[str, str], proxy: str | None) -> None:
@@ -128,7 +167,12 @@ class Session:
 
     def _carry_out(self, answer: Answer) -> int:
         """Run the request to its end; return libcurl's code for it."""
-        self._easy.setopt(pycurl.PREREQFUNCTION, answer.on_connected)
+
+        def on_connected(*given: Any) -> int:  # noqa: ANN401 - their port and ours are the last
+            self._received = received_bytes({self._kept, *self._open}, given[-1])
+            return answer.on_connected()
+
+        self._easy.setopt(pycurl.PREREQFUNCTION, on_connected)
         self._easy.setopt(pycurl.HEADERFUNCTION, answer.on_header)
         self._easy.setopt(pycurl.WRITEFUNCTION, answer.on_body)
         self._multi.add_handle(self._easy)
@@ -139,6 +183,8 @@ class Session:
             return failed[0][1] if failed else pycurl.E_OK
         finally:
             # What is under way is cut off, and its connection closed.
+            self._kept = self._easy.getinfo(pycurl.ACTIVESOCKET)
+            self.spoilt = self.spoilt or self._has_hidden(answer.body_bytes)
             self._multi.remove_handle(self._easy)
             self.stuck = not answer.connected and not self._easy.getinfo(pycurl.NAMELOOKUP_TIME)
             for callback in (pycurl.PREREQFUNCTION, pycurl.HEADERFUNCTION, pycurl.WRITEFUNCTION):
@@ -170,9 +216,11 @@ class Session:
     def _on_socket(self, event: int, descriptor: int, *_: object) -> None:
         """Note what libcurl waits for on a descriptor."""
         if event == pycurl.POLL_REMOVE:
+            self._open.discard(descriptor)
             with contextlib.suppress(KeyError):
                 self._poll.unregister(descriptor)
             return
+        self._open.add(descriptor)
         wanted = select.POLLIN if event & pycurl.POLL_IN else 0
         self._poll.register(descriptor, wanted | (select.POLLOUT if event & pycurl.POLL_OUT else 0))
 

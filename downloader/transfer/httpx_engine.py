@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import ssl
 from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
 
-from downloader.http import expect_within, make_client, words_of
+from downloader.errors import ConfigurationError
+from downloader.http import has_cause, is_of_trust, make_client, proxy_words, words_of
+from downloader.network import Unnamed, expect_within, waits
+from downloader.proxies import environment_proxies
 from downloader.transfer.pace import Pace
 from downloader.transfer.problems import (
+    begin,
     broke_off,
     not_connected,
     stalled,
     unreachable,
+    untrusted,
     unusable_url,
 )
 from downloader.transfer.redirects import LOCATION, REDIRECTS, follow
 from downloader.transfer.unusable import TOO_MANY_FILES, too_many_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from downloader.transfer.addresses import Address
     from downloader.transfer.engine import Sink, Timing
@@ -37,6 +41,7 @@ class HttpxEngine:
 
     def __init__(self, timing: Timing, *, connections: int) -> None:
         self._timing = timing
+        self._proxies = environment_proxies()
         self._client = make_client(
             httpx.Timeout(timing.stall_seconds, connect=timing.connect_seconds),
             keepalive_connections=connections,
@@ -59,25 +64,29 @@ class HttpxEngine:
         self, headers: Mapping[str, str], sink: Sink, guard: Guard, url: str, address: Address
     ) -> str | None:
         """Make one request, as `_fetch_once` does, and put what went wrong into our words."""
-        try:
-            return self._fetch_once(headers, sink, guard, url, address)
-        except httpx.ConnectTimeout:
-            failure: Exception = not_connected(address, self._timing)
-        except httpx.TimeoutException:
-            failure = stalled(self._timing)
-        except (httpx.TransportError, ssl.SSLError) as error:
-            if _has(error, lambda one: isinstance(one, OSError) and one.errno in TOO_MANY_FILES):
-                failure = too_many_files()
-            elif isinstance(error, httpx.ConnectError | httpx.ProxyError) and not _has(
-                error, lambda one: isinstance(one, ssl.SSLCertVerificationError)
-            ):
-                failure = unreachable(address, words_of(error))
-            else:
-                failure = broke_off(words_of(error))
-        finally:
-            expect_within(None)
+        timing = self._timing
+        answer_seconds = timing.connect_seconds + timing.stall_seconds
+        with waits(answer_seconds, guard.check, guard.away, unnamed=Unnamed.QUIET):
+            try:
+                return self._fetch_once(headers, sink, guard, url, address)
+            except httpx.ConnectTimeout:
+                failure: Exception = not_connected(address, timing)
+            except httpx.TimeoutException:
+                failure = stalled(timing)
+            except ConfigurationError as error:
+                failure = unreachable(address, str(error).rstrip("."))
+            except httpx.ProxyError as error:
+                failure = unreachable(address, proxy_words(error))
+            except (httpx.TransportError, ssl.SSLError) as error:
+                if has_cause(error, _is_of_files):
+                    failure = too_many_files()
+                elif is_of_trust(error):
+                    failure = untrusted(address, self._proxies.of(address.origin))
+                elif isinstance(error, httpx.ConnectError):
+                    failure = unreachable(address, words_of(error))
+                else:
+                    failure = broke_off(words_of(error))
         # Raised from here, none has a protocol error behind it that quotes what a peer sent.
-        guard.check()  # it may have been woken by a shutdown of its socket
         raise failure
 
     def _fetch_once(
@@ -89,33 +98,25 @@ class HttpxEngine:
             request.url = _ExactURL(url, address)
         except (httpx.InvalidURL, ValueError):
             raise unusable_url("The URL is none that can be asked for.") from None
-        expect_within(self._timing.connect_seconds + self._timing.stall_seconds)
         try:
-            with guard.away:
-                response = self._client.send(request, stream=True)
+            response = self._client.send(request, stream=True)
         except UnicodeError:  # no host name: the resolver's encoding does not take it
             raise unusable_url("The URL's host name is none that can be looked up.") from None
-        with contextlib.closing(response), guard.waking(_waker(response)):
+        with contextlib.closing(response):
             location = response.extensions.get(LOCATION)
             if location is not None:
                 return str(location)
             # httpx joins repeated headers by ", "; the rules know that form.
-            sink.begin(response.status_code, dict(response.headers.items()))
+            begin(sink, response.status_code, dict(response.headers.items()), address)
             pace = Pace(self._timing)
             # What frames a body, chunk by chunk, can drip for days without a byte of the body
             # itself.
             expect_within(self._timing.stall_seconds)
-            body = response.iter_raw()
-            while True:
-                with guard.away:
-                    chunk = next(body, None)
-                if chunk is None:
-                    break
+            for chunk in response.iter_raw():
                 guard.check()
                 if not pace.push(sink, chunk):
                     break
                 expect_within(self._timing.stall_seconds)
-            guard.check()  # woken from a body without a length, the end looks like any other
         return None
 
 
@@ -135,30 +136,11 @@ class _ExactURL(httpx.URL):
         return self._target
 
 
-def _has(error: BaseException | None, wanted: Callable[[BaseException], bool]) -> bool:
-    """Tell whether an error, or one that is behind it, is of a kind."""
-    while error is not None:
-        if wanted(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _is_of_files(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in TOO_MANY_FILES
 
 
 def _keep_location(response: httpx.Response) -> None:
     """Take Location away from httpx: it would build a next request, and fail where it cannot."""
     if response.status_code in REDIRECTS:
         response.extensions[LOCATION] = response.headers.pop(LOCATION, None)
-
-
-def _waker(response: httpx.Response) -> Callable[[], None]:
-    """Return what ends a read that another thread is blocked in: shutting its socket down."""
-    stream = response.extensions.get("network_stream")
-    raw = stream.get_extra_info("socket") if stream is not None else None
-
-    def wake() -> None:
-        if isinstance(raw, socket.socket):
-            with contextlib.suppress(OSError):
-                # On the plain socket: TLS's own shutdown would wait for the peer.
-                socket.socket.shutdown(raw, socket.SHUT_RDWR)
-
-    return wake

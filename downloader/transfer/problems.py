@@ -8,12 +8,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from downloader.certificates import CERTIFICATE, proxy_refused, why_untrusted
 from downloader.rules.decisions import UNREACHABLE, Problem, ProblemKind
 from downloader.transfer.engine import MAX_REDIRECTS, TransferError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from downloader.transfer.addresses import Address
-    from downloader.transfer.engine import Timing
+    from downloader.transfer.engine import Sink, Timing
+
+
+def begin(sink: Sink, status: int, headers: Mapping[str, str], address: Address) -> None:
+    """Let a sink have the head of an answer, unless it is a proxy's: no storage answers 407."""
+    if status == 407:
+        raise unreachable(address, proxy_refused(status))
+    sink.begin(status, headers)
 
 
 def broke_off(said: str) -> TransferError:
@@ -23,14 +33,18 @@ def broke_off(said: str) -> TransferError:
 
 def unreachable(address: Address, said: str) -> TransferError:
     """Return what ends a transfer that got no connection: the host's trouble, and no run's."""
+    return _of_the_host(UNREACHABLE, address, f"cannot be reached: {said}.")
+
+
+def untrusted(address: Address, proxy: str | None) -> TransferError:
+    """Return what ends a transfer from a host whose certificate is not to be trusted."""
+    said = why_untrusted(address.origin, proxy)
+    return _of_the_host(CERTIFICATE, address, f"cannot be trusted: {said}.")
+
+
+def _of_the_host(code: str, address: Address, said: str) -> TransferError:
     host = urlsplit(address.origin).netloc
-    return TransferError(
-        Problem(
-            ProblemKind.UNREACHABLE,
-            UNREACHABLE,
-            f"The storage at {host} cannot be reached: {said}.",
-        )
-    )
+    return TransferError(Problem(ProblemKind.UNREACHABLE, code, f"The storage at {host} {said}"))
 
 
 def not_connected(address: Address, timing: Timing) -> TransferError:
@@ -42,7 +56,8 @@ def after_redirect(error: TransferError) -> TransferError:
     """Return an error of where a run was redirected to: one that is not reached is the run's."""
     if error.problem.kind is not ProblemKind.UNREACHABLE:
         return error
-    return _transient("network", error.problem.error_message)
+    code = error.problem.error_code
+    return _transient("network" if code == UNREACHABLE else code, error.problem.error_message)
 
 
 def stalled(timing: Timing) -> TransferError:

@@ -44,7 +44,9 @@ def follow(url: str, guard: Guard, request: Request) -> None:
         if location is None:
             return
         url = redirected(url, location)
-        address = address_of(url)
+        secured, address = address.origin.startswith("https:"), address_of(url)
+        if secured and not address.origin.startswith("https:"):
+            raise unusable_redirect("it leads from https to plain http")
         if not may_redirect(given.host, address.host):
             raise unusable_redirect("it leads from the internet into a private network")
     raise too_many_redirects()

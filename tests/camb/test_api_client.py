@@ -318,8 +318,59 @@ def test_untrusted_certificate(serve: Serve, make_client: MakeClient) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
     server = serve(answering(json_ok({})), tls=context)
-    assert "certificate" in later(make_client(server.origin), TWO, "api_unreachable")
+    message = later(make_client(server.origin), TWO, "certificate")
+    assert "cannot be trusted: its certificate is signed by trustme" in message
     assert server.requests == []
+
+
+def test_certificate_of_another_host(
+    serve: Serve, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What is wrong with a certificate is said as of a storage's."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("elsewhere.example").configure_cert(context)
+    server = serve(answering(json_ok({})), tls=context)
+    message = later(make_client(server.origin), TWO, "certificate")
+    assert message.endswith("its certificate is for elsewhere.example, and not for 127.0.0.1.")
+
+
+def test_single_answer_that_comes_twice(serve: Serve, make_client: MakeClient) -> None:
+    """A single answer does not name its run: a second one, however late, is no other run's."""
+
+    def script(peer: Peer) -> None:
+        before: list[bytes] = []
+        while (request := peer.request()) is not None:
+            peer.send(*before)  # once more, and as late as can be
+            name = request.split()[1].rpartition(b"/")[2].decode().partition("?")[0]
+            before = [json_ok({"output_url": f"https://storage.example/{name}"})]
+            peer.send(*before)
+
+    client = make_client(serve(script).origin)
+    for run_id in range(1, 7):
+        answered = client.ask(Batch("text-to-sound", (run_id,))).judgement
+        assert answered == Answered({run_id: Finished(f"https://storage.example/{run_id}", None)})
+
+
+@BOTH
+def test_answer_too_many(serve: Serve, make_client: MakeClient, batch: Batch) -> None:
+    """What is left over of an answer is not the answer to the next request."""
+    turns = iter(range(100))
+
+    def script(peer: Peer) -> None:
+        while (request := peer.request()) is not None:
+            peer.body(int(fields(request).get("content-length", "0")))
+            url = {"output_url": f"https://storage.example/{next(turns)}"}
+            answer = json_ok({"1": url, "2": url} if batch is TWO else url)
+            peer.send(answer * 2)
+
+    client = make_client(serve(script).origin)
+    for turn in range(4):
+        judgement = client.ask(batch).judgement
+        assert isinstance(judgement, Answered)
+        assert judgement.verdicts[1] == Finished(f"https://storage.example/{turn}", None)
 
 
 def test_next_request_after_a_break(serve: Serve, make_client: MakeClient) -> None:

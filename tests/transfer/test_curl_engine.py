@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 from harness import wait_until
 from transfer.wire import Collected, Peer, answering, fetch, head, ok
@@ -19,7 +17,7 @@ from downloader.transfer.engine import Timing, TransferError
 from downloader.transfer.guard import Guard, Interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from transfer.engines import Serve
 
@@ -36,74 +34,6 @@ def engine() -> Iterator[CurlEngine]:
 
 
 # ---------------------------------------------------------------------------------- cancelling
-
-
-def interrupted(engine: CurlEngine, url: str, reached: Callable[[], bool]) -> None:
-    """Fetch a URL, and tell the transfer to stop once it has got so far; it must, at once."""
-    guard = Guard(600)
-    with ThreadPoolExecutor(1) as pool:
-        outcome = pool.submit(engine.fetch, url, {}, Collected(), guard)
-        wait_until(reached)
-        guard.cancel()
-        with pytest.raises(Interrupted):
-            outcome.result(SOON_SECONDS)
-
-
-def test_cancel_while_connecting(engine: CurlEngine) -> None:
-    """A transfer that waits for a connection stops at once when it is told to."""
-    with contextlib.ExitStack() as stack:
-        # Nobody takes its connections, and its queue is full.
-        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
-        address = listening.getsockname()
-        for _ in range(4):
-            one = stack.enter_context(socket.socket())
-            one.settimeout(0)
-            one.connect_ex(address)
-
-        def connecting() -> bool:
-            return any(
-                one.status == psutil.CONN_SYN_SENT and one.raddr == address
-                for one in psutil.Process().net_connections()
-                if one.laddr not in before
-            )
-
-        before = {one.laddr for one in psutil.Process().net_connections()}
-        interrupted(engine, f"http://127.0.0.1:{address[1]}/x", connecting)
-
-
-def test_cancel_in_the_handshake(engine: CurlEngine, serve: Serve) -> None:
-    """A transfer that waits for a TLS handshake stops at once when it is told to."""
-    server = serve(Peer.stall)
-    interrupted(engine, f"https://127.0.0.1:{server.port}/x", lambda: server.connections == 1)
-    assert server.deserted.wait(SOON_SECONDS), "the connection was left open"
-
-
-@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nContent"])
-def test_cancel_before_the_headers(engine: CurlEngine, serve: Serve, said: bytes) -> None:
-    """A transfer that waits for an answer, or for the rest of its head, stops at once."""
-
-    def silent(peer: Peer) -> None:
-        peer.request()
-        peer.send(said)
-        peer.stall()
-
-    server = serve(silent)
-    interrupted(engine, server.origin + "/x", lambda: len(server.requests) == 1)
-    assert server.deserted.wait(SOON_SECONDS), "the connection was left open"
-
-
-def test_cancel_in_a_tunnel(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A transfer that waits for a proxy to open a tunnel stops at once."""
-
-    def silent(peer: Peer) -> None:
-        peer.request()
-        peer.stall()
-
-    proxy = serve(silent)
-    monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
-    patient = Timing(connect_seconds=120, stall_seconds=120)
-    with contextlib.closing(CurlEngine(patient, connections=1)) as engine:
-        interrupted(engine, "https://storage.invalid/x", lambda: len(proxy.requests) == 1)
 
 
 def test_woken_for_nothing(engine: CurlEngine, serve: Serve) -> None:

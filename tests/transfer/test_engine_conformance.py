@@ -72,12 +72,14 @@ def test_target_byte_for_byte(engine: Engine, serve: Serve, target: str) -> None
         ("?x=1", "/?x=1"),
         ("/a?b#fragment", "/a?b"),
         ("/é/音?ü=%C3%BC", "/%C3%A9/%E9%9F%B3?%C3%BC=%C3%BC"),
+        ("/a b/c d?e=f g&h=%20+ ", "/a%20b/c%20d?e=f%20g&h=%20+"),
+        ('/a{b}"<c>`^|%zz?q={b}|^`', "/a%7Bb%7D%22%3Cc%3E%60%5E|%zz?q={b}|^`"),
     ],
 )
 def test_target_that_cannot_go_out_as_it_is(
     engine: Engine, serve: Serve, after_host: str, target: str
 ) -> None:
-    """A missing path becomes `/`, a fragment stays at home, and only non-ASCII is escaped."""
+    """A missing path becomes `/`, a fragment stays at home, and what is raw is escaped."""
     server = serve(answering(ok()))
     fetch(engine, server.origin + after_host)
     assert server.requests[0].split(b"\r\n")[0] == f"GET {target} HTTP/1.1".encode()

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.util
 import ssl
 import traceback
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from harness import wait_until
 from transfer.engines import SECRET, SIGNED, problem_of
 from transfer.test_engine_conformance import EXACT_TARGETS
 from transfer.wire import Collected, Peer, answering, fetch, fields, head, ok, unused_port
 
+from downloader import trust
 from downloader.errors import ConfigurationError
 from downloader.rules.decisions import ProblemKind
 from downloader.transfer.engine import Timing
 from downloader.transfer.guard import Guard, Interrupted
+from downloader.transfer.httpx_engine import HttpxEngine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,11 +98,15 @@ def _subject_hash(pem: bytes) -> str:
 def test_untrusted_certificate(
     make_engine: MakeEngine, serve: Serve, authority: trustme.CA
 ) -> None:
-    """An authority that nobody vouches for is a transient problem, and its words say which."""
+    """An authority that nobody vouches for is the host's trouble, and is named."""
     server = serve(answering(ok(BODY)), tls=identity(authority, "127.0.0.1"))
     problem = problem_of(make_engine(), server.origin + "/x")
-    assert (problem.kind, problem.error_code) == (ProblemKind.TRANSIENT, "network")
-    assert "certificate" in problem.error_message
+    assert (problem.kind, problem.error_code) == (ProblemKind.UNREACHABLE, "certificate")
+    assert problem.error_message.startswith(
+        f"The storage at 127.0.0.1:{server.port} cannot be trusted: its certificate is signed by "
+        "trustme v"
+    )
+    assert problem.error_message.endswith(", which is no authority that is trusted here.")
     assert server.requests == []
 
 
@@ -104,8 +117,136 @@ def test_certificate_of_another_host(
     """A trusted certificate for another name is refused before anything is asked."""
     server = serve(answering(ok(BODY)), tls=identity(authority, "elsewhere.example"))
     problem = problem_of(make_engine(), server.origin + "/x")
-    assert (problem.kind, problem.error_code) == (ProblemKind.TRANSIENT, "network")
+    assert (problem.kind, problem.error_code) == (ProblemKind.UNREACHABLE, "certificate")
+    said = "its certificate is for elsewhere.example, and not for 127.0.0.1."
+    assert problem.error_message.endswith(said)
     assert server.requests == []
+
+
+NOW = datetime.now(UTC)
+
+
+@pytest.mark.usefixtures("trusted")
+@pytest.mark.parametrize(
+    ("begins", "ends", "said"),
+    [
+        (
+            NOW - timedelta(days=9),
+            NOW - timedelta(days=2),
+            f"its certificate expired on {NOW - timedelta(days=2):%Y-%m-%d at %H:%M} UTC.",
+        ),
+        (
+            NOW + timedelta(days=2),
+            NOW + timedelta(days=9),
+            (
+                f"its certificate is valid only from {NOW + timedelta(days=2):%Y-%m-%d at %H:%M} "
+                "UTC on, and this machine's clock is before that."
+            ),
+        ),
+    ],
+    ids=["expired", "not yet valid"],
+)
+def test_certificate_out_of_its_time(
+    make_engine: MakeEngine,
+    serve: Serve,
+    authority: trustme.CA,
+    *,
+    begins: datetime,
+    ends: datetime,
+    said: str,
+) -> None:
+    """Of a certificate that is not valid now it is said since when, or from when on."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", not_before=begins, not_after=ends).configure_cert(context)
+    server = serve(answering(ok(BODY)), tls=context)
+    problem = problem_of(make_engine(), server.origin + "/x")
+    assert (problem.kind, problem.error_code) == (ProblemKind.UNREACHABLE, "certificate")
+    assert problem.error_message.endswith(said)
+
+
+def test_certificate_signed_by_itself(
+    make_engine: MakeEngine, serve: Serve, tmp_path: Path
+) -> None:
+    """A certificate that vouches for itself is told for what it is."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "home made")])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, NOW, NOW + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = Encoding.PEM
+    secret = key.private_bytes(pem, PrivateFormat.PKCS8, NoEncryption())
+    (tmp_path / "own.pem").write_bytes(secret + made.public_bytes(pem))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "own.pem")
+    server = serve(answering(ok(BODY)), tls=context)
+    problem = problem_of(make_engine(), f"https://localhost:{server.port}/x")
+    assert problem.error_code == "certificate"
+    said = "its certificate is signed by itself (home made), and by no authority."
+    assert problem.error_message.endswith(said)
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_bundles_of_others(
+    make_engine: MakeEngine,
+    serve: Serve,
+    authority: trustme.CA,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    variable: str,
+) -> None:
+    """The variables of requests and of curl are read, behind SSL_CERT_FILE."""
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
+    monkeypatch.setenv("CURL_CA_BUNDLE", str(tmp_path / "other.pem"))
+    monkeypatch.setenv(variable, str(tmp_path / "ca.pem"))
+    server = serve(answering(ok(BODY)), tls=identity(authority, "127.0.0.1"))
+    assert fetch(make_engine(), server.origin + "/x").body == BODY
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "other.pem"))
+    assert problem_of(make_engine(), server.origin + "/x").error_code == "certificate"
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_store_of_the_system(
+    make_engine: MakeEngine,
+    serve: Serve,
+    authority: trustme.CA,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    place: str,
+) -> None:
+    """A company's authority in the system's store is trusted, where curl trusts it."""
+    file, folder = tmp_path / "bundle.pem", tmp_path / "certs"
+    folder.mkdir()
+    others = trustme.CA().cert_pem.bytes()
+    own = authority.cert_pem.bytes()
+    file.write_bytes(others + own if place == "file" else others)
+    if place == "folder":
+        (folder / f"{_subject_hash(own)}.0").write_bytes(own)
+    monkeypatch.setattr(trust, "_FILES", (str(tmp_path / "none.pem"), str(file)))
+    monkeypatch.setattr(trust, "_FOLDERS", (str(folder),))
+    trust._of_the_system.cache_clear()
+    try:
+        server = serve(answering(ok(BODY)), tls=identity(authority, "127.0.0.1"))
+        assert fetch(make_engine(), server.origin + "/x").body == BODY
+    finally:
+        monkeypatch.undo()
+        trust._of_the_system.cache_clear()
+
+
+@pytest.mark.usefixtures("trusted")
+def test_redirect_out_of_tls(make_engine: MakeEngine, serve: Serve, authority: trustme.CA) -> None:
+    """A redirect from https to plain http is refused before anything is asked there."""
+    there = serve(answering(ok(BODY)))
+    answer = head(302, location=there.origin + "/y", content_length="0")
+    here = serve(answering(answer), tls=identity(authority, "127.0.0.1"))
+    problem = problem_of(make_engine(), here.origin + "/x")
+    assert (problem.kind, problem.error_code) == (ProblemKind.WRONG_OBJECT, "unusable_redirect")
+    assert "from https to plain http" in problem.error_message
+    assert there.connections == 0
 
 
 @pytest.mark.usefixtures("trusted")
@@ -227,7 +368,16 @@ def test_https_proxy(
 
 
 @pytest.mark.parametrize("variable", ["no_proxy", "NO_PROXY"])
-@pytest.mark.parametrize("value", ["127.0.0.1", "elsewhere.example,127.0.0.1", "*"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "127.0.0.1",
+        "elsewhere.example,127.0.0.1",
+        "*",
+        "::1/128, fd00::/8 [::1],127.0.0.0/8",
+        "10.0.0.0/33,[::1,127.0.0.1",
+    ],
+)
 def test_no_proxy(
     make_engine: MakeEngine,
     serve: Serve,
@@ -247,10 +397,18 @@ def test_proxy_that_refuses(
     make_engine: MakeEngine, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A proxy that lets nobody through keeps us from the storage: that is not the run's fault."""
-    proxy = serve(answering(head(407, content_length="0")))
-    monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
-    problem = problem_of(make_engine(), "https://storage.invalid/x")
+    for status, said in ((407, "asks for a user"), (403, "refused"), (502, "no connection")):
+        proxy = serve(answering(head(status, content_length="0")))
+        monkeypatch.setenv("HTTPS_PROXY", proxy.origin)
+        problem = problem_of(make_engine(), "https://storage.invalid/x")
+        assert problem.kind is ProblemKind.UNREACHABLE
+        assert problem.error_code == "storage_unreachable"
+        assert said in problem.error_message
+        assert f"(HTTP {status})" in problem.error_message
+    monkeypatch.setenv("HTTP_PROXY", serve(answering(head(407, content_length="0"))).origin)
+    problem = problem_of(make_engine(), "http://storage.invalid/x")
     assert (problem.kind, problem.error_code) == (ProblemKind.UNREACHABLE, "storage_unreachable")
+    assert "the proxy asks for a user" in problem.error_message
 
 
 def test_proxy_that_is_not_there(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +502,7 @@ def test_proxy_by_address_alone(
     "proxy",
     [
         "ftp://user:pass-word@127.0.0.1:9",
-        "socks5://user:pass-word@127.0.0.1:9",
+        "socks7://user:pass-word@127.0.0.1:9",
         "http://user:pass-word@127.0.0.1:port",
         "http://user:pass-word@",
         "://pass-word",
@@ -356,9 +514,69 @@ def test_proxy_that_is_none(
 ) -> None:
     """A proxy that cannot be one is told at the start, without its password."""
     monkeypatch.setenv(variable, proxy)
-    with pytest.raises(ConfigurationError, match="HTTPS_PROXY") as raised:
+    with pytest.raises(
+        ConfigurationError, match=f"{variable} cannot be used.*HTTPS_PROXY"
+    ) as raised:
         make_engine()
     assert "pass-word" not in "".join(traceback.format_exception(raised.value))
+
+
+def socks(peer: Peer, port: int) -> bytes:
+    """Serve one connection of SOCKS 5 (RFC 1928) on to a port here; return the name asked for."""
+    connection = peer._connection
+    methods = connection.recv(2)[1]
+    connection.recv(methods)
+    connection.sendall(b"\x05\x00")
+    asked = connection.recv(5)
+    name = connection.recv(asked[4])
+    connection.recv(2)
+    connection.sendall(b"\x05\x00\x00\x01\x0a\x0a\x0a\x0d\x0a\x0a")
+    peer.tunnel(port)
+    return name
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY"])
+@pytest.mark.parametrize("scheme", ["socks5h", "socks"])
+def test_socks_proxy(
+    make_engine: MakeEngine,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    scheme: str,
+) -> None:
+    """A proxy of SOCKS 5 is asked for the host by its name."""
+    server = serve(answering(ok(BODY)))
+    names = []
+    proxy = serve(lambda peer: names.append(socks(peer, server.port)))
+    monkeypatch.setenv(variable, f"{scheme}://127.0.0.1:{proxy.port}")
+    engine = make_engine()
+    for _ in range(2):
+        assert fetch(engine, "http://storage.invalid/x").body == BODY
+    engine.close()
+    wait_until(lambda: names == [b"storage.invalid"])
+
+
+def test_proxy_that_is_not_needed(
+    make_engine: MakeEngine, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a proxy for https ALL_PROXY may be what it will, until it is needed."""
+    monkeypatch.setenv("HTTPS_PROXY", serve(answering(ok())).origin)
+    monkeypatch.setenv("ALL_PROXY", "socks7://user:pass-word@127.0.0.1:9")
+    engine = make_engine()
+    problem = problem_of(engine, "http://storage.invalid/x")
+    assert problem.kind is ProblemKind.UNREACHABLE
+    assert "ALL_PROXY cannot be used" in problem.error_message
+    assert "pass-word" not in problem.error_message
+
+
+def test_socks_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where httpx lacks what SOCKS needs it says so at the start, if it needs it at all."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setenv("ALL_PROXY", "socks5h://127.0.0.1:9")
+    with pytest.raises(ConfigurationError, match=r"ALL_PROXY names a SOCKS proxy.*socksio"):
+        HttpxEngine(Timing(), connections=1)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    HttpxEngine(Timing(), connections=1).close()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----\nx\n"])
@@ -372,7 +590,7 @@ def test_authorities_that_are_none(
     if content is not None:
         (tmp_path / "ca.pem").write_bytes(content)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    with pytest.raises(ConfigurationError, match="SSL_CERT_FILE"):
+    with pytest.raises(ConfigurationError, match=f"SSL_CERT_FILE names {tmp_path}/ca.pem, which"):
         make_engine()
 
 
