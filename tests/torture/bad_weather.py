@@ -11,6 +11,7 @@ all weathers, in groups and one by one. The long form, and one trouble alone::
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections import Counter
@@ -147,13 +148,10 @@ API: Final[Mapping[str, Sequence[dict[str, Any]]]] = {
 }  # fmt: skip
 SHORT: Final[Mapping[str, Sequence[str]]] = {
     "storage": (
-        *("503", "page-200", "page-403", "refuse", "abort", "certificate-expired", "portal"),
-        *("404", "cut-without-etag", "unasked-capped", "byte-wrong", "stored-gzipped", "surplus"),
+        *("503", "page-403", "refuse", "certificate-expired", "404", "cut-without-etag"),
+        *("byte-wrong", "surplus"),
     ),
-    "api": (
-        *("page-400", "422", "404", "520", "500-bulk", "400-lone", "page-200", "refuse", "abort"),
-        *("certificate-other-name", "url-later", "gzip", "surplus"),
-    ),
+    "api": (*("page-400", "422", "404", "520", "400-lone", "refuse", "url-later", "surplus"),),
 }
 """What the tests go through: of each kind one, but for what blocks for half a minute at least."""
 
@@ -194,13 +192,25 @@ class Lane:
                 fault["seconds"] = self.outage
             yield rule | {"fault": fault, "during": [0, self.outage]}
 
+    def ids(self, number: int) -> range:
+        """Return the runs of one turn."""
+        return range(*(self.runs * at // len(self.names) + 1 for at in (number, number + 1)))
+
+    def placed(self, wrong: str) -> str:
+        """Tell of something wrong also in which weather its run was submitted."""
+        if (found := re.match(r"run (\d+) ", wrong)) is None:
+            return wrong
+        weather = (
+            name for number, name in enumerate(self.names) if int(found[1]) in self.ids(number)
+        )
+        return f"{next(weather)}: {wrong}"
+
     def submissions(self, number: int) -> list[tuple[float, range]]:
         """Return when in a turn which runs are submitted: some alone, the others in two groups."""
-        first, last = (self.runs * at // len(self.names) + 1 for at in (number, number + 1))
-        alone = range(first, min(first + ALONE, last))
-        middle = (alone.stop + last) // 2
+        ids = self.ids(number)
+        alone, middle = ids[:ALONE], (min(ids.start + ALONE, ids.stop) + ids.stop) // 2
         shares = [(0.75 * at / ALONE, range(one, one + 1)) for at, one in enumerate(alone)]
-        shares += [(0.2, range(alone.stop, middle)), (0.55, range(middle, last))]
+        shares += [(0.2, range(alone.stop, middle)), (0.55, range(middle, ids.stop))]
         shares.sort(key=lambda share: share[0])
         return [(share * self.outage, ids) for share, ids in shares if ids]
 
@@ -226,7 +236,7 @@ def bad_weather(rig: Rig, lane: Lane) -> list[str]:
         wrong.append(f"{leaked} requests to the storage had the API key")
     if by_http := stats["storage"]["by_http"]:
         wrong.append(f"{by_http} requests were made by http, where https had led there")
-    return wrong + rig.wrongly_said()
+    return [lane.placed(one) for one in (*wrong, *rig.wrongly_said())]
 
 
 def _take_turn(rig: Rig, lane: Lane, number: int, name: str) -> None:
