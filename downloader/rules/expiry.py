@@ -93,6 +93,7 @@ def seconds_until_valid(
     if status not in _REFUSALS:
         return None
     text = _said(body)
+    says_so = _NOT_YET.search(text) is not None
     starts = url_valid_from(url)
     if starts is None and _SKEWED in text and (found := _REQUEST_TIME.search(body)):
         said = found[1].decode("latin-1")
@@ -100,9 +101,9 @@ def seconds_until_valid(
     if starts is not None:
         offset = clock_offset(server_date_header, body, now) or timedelta(0)
         left = (starts - (now + offset)).total_seconds()
-        if left > AHEAD_SECONDS:
+        if left > (0 if says_so or _SKEWED in text else AHEAD_SECONDS):
             return left
-    return 0.0 if _NOT_YET.search(text) else None
+    return 0.0 if says_so else None
 
 
 def is_usable(
