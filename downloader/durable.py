@@ -161,6 +161,17 @@ def _exclusive_rename() -> Callable[[int, bytes, int, bytes], int] | None:
     return call
 
 
+def is_folder(path: Path) -> bool:
+    """Return whether a path leads to a folder; not where it cannot be looked at."""
+    return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises PermissionError
+
+
+def closed_on_the_way(path: Path) -> Path | None:
+    """Return the first folder on the way to a path, itself included, that may not be searched."""
+    way = (*reversed(path.absolute().parents), path)
+    return next((one for one in way if is_folder(one) and not os.access(one, os.X_OK)), None)
+
+
 def make_folders(path: Path, mode: int = 0o777) -> None:
     """Make a folder and those above it, with `mode` less the umask; force the new names to disk.
 
@@ -168,13 +179,13 @@ def make_folders(path: Path, mode: int = 0o777) -> None:
         OSError: as the operating system says it; there may be another kind of file in the way.
 
     """
-    if path.is_dir():
+    if is_folder(path):
         return
     make_folders(path.parent, mode)
     try:
         path.mkdir(mode)
     except FileExistsError:
-        if not path.is_dir():
+        if not is_folder(path):
             raise
     with contextlib.suppress(PermissionError):  # one that may be written to but not read
         sync(path.parent)

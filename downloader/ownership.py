@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from downloader.durable import is_folder
 from downloader.errors import BusyDatabaseError
 from downloader.store import inspection
 from downloader.transfer.layout import PARTIAL
@@ -51,7 +52,7 @@ def why_not_ours(database: Database, folder: Path) -> NotOurs | None:
         return None
     at_least = "at least " if len(locations) == _LOOKED_FOR else ""
     files = f"{len(locations):,} {'file is' if len(locations) == 1 else 'files are'}"
-    here = "is there without them" if folder.is_dir() else "is not there"
+    here = "is there without them" if is_folder(folder) else "is not there"
     return NotOurs(
         f"{at_least}{files} recorded in the output folder {folder}, which {here}",
         "mount its disk, if it is not mounted; where they are moved away or gone for good, "

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from downloader.diagnosis.findings import Check, ok, problem, warning
-from downloader.durable import UNTOLD_BYTES, free_bytes
+from downloader.durable import UNTOLD_BYTES, closed_on_the_way, free_bytes, is_folder
 from downloader.rules.mounts import Mount, mount_of
 from downloader.transfer.files import opened_folder
 from downloader.transfer.layout import PARTIAL
@@ -33,8 +34,11 @@ def nearest_folder(path: Path) -> Path:
 def cannot_be_made(path: Path) -> str | None:
     """Return why what is not there cannot be made, None where nothing speaks against it."""
     above = nearest_folder(path)
-    if not above.is_dir():
+    if not is_folder(above):
         return f"{above} is not a folder"
+    closed = closed_on_the_way(above)
+    if closed is not None:
+        return f"{closed} may not be searched (chmod u+x allows its owner to)"
     if not os.access(above, os.W_OK | os.X_OK):
         return f"{above} may not be written to"
     return None
@@ -44,7 +48,15 @@ def check_output(folder: Path, *, probe: bool) -> Iterator[Check]:
     """See that files can be saved; a `probe` is written and removed, else rights are looked at."""
     if not os.path.lexists(folder):
         why = cannot_be_made(folder)
-        if why is None:
+        closed = closed_on_the_way(folder)
+        if closed is not None:
+            yield problem(
+                "output",
+                f"{folder} cannot be looked at: {closed} may not be searched",
+                f"chmod u+x {shlex.quote(str(closed))}, as its owner, or name another folder with "
+                "--output",
+            )
+        elif why is None:
             yield ok("output", f"{folder} will be created")
         else:
             yield problem(
@@ -106,7 +118,7 @@ def _try_out(folder: Path) -> Lacking:
     partial = folder / PARTIAL
     with (
         opened_folder(folder, may_be_link=True) as target,
-        opened_folder(partial if partial.is_dir() else folder, may_be_link=True) as source,
+        opened_folder(partial if is_folder(partial) else folder, may_be_link=True) as source,
     ):
         return try_out(source, target)
 
@@ -153,7 +165,7 @@ def _found(error: OSError | None, name: str, there: str, not_there: str, advice:
 def check_room(name: str, folder: Path, min_free_bytes: int) -> Check:
     """See that a disk has the bytes that are to stay free, and room for more files."""
     place = nearest_folder(folder)
-    place = place if place.is_dir() else place.parent
+    place = place if is_folder(place) else place.parent
     try:
         free = free_bytes(place)
         if free == UNTOLD_BYTES:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from downloader.camb.run_types import RUN_TYPES
 from downloader.diagnosis import databases, disks
 from downloader.diagnosis.findings import Check, problem
+from downloader.durable import closed_on_the_way
 from downloader.errors import DownloaderError, StoreError
 from downloader.ownership import why_not_ours
 from downloader.rules.redaction import clean_text
@@ -114,7 +115,7 @@ def _check_disks(installation: Installation, *, quick: bool) -> Iterator[Check]:
         yield disks.check_database_file_system(path)
     yield disks.check_room("database_disk", path.parent, installation.min_free_bytes)
     not_ours = None
-    if not os.path.lexists(output / PARTIAL):
+    if not os.path.lexists(output / PARTIAL) and closed_on_the_way(output) is None:
         not_ours = _asked(path, lambda database: why_not_ours(database, output))
     if not_ours is not None:
         yield problem("output", *not_ours)

@@ -7,6 +7,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+from downloader.durable import closed_on_the_way, is_folder
 from downloader.errors import ConfigurationError
 from downloader.rules.redaction import clean_text
 
@@ -39,8 +40,10 @@ def _why_not(program: str) -> str:
     if os.sep not in program:
         return f"there is no program {shown} on the PATH: install it, or give its path."
     path = Path(program)
-    if path.is_dir():
+    if is_folder(path):
         return f"{shown} is a folder: give the path of a program."
-    if path.exists():
+    if os.path.lexists(path):
         return f"{shown} may not be executed: chmod +x it."
+    if (closed := closed_on_the_way(path.parent)) is not None:
+        return f"{clean_text(str(closed), 200)} may not be searched: chmod +x it."
     return f"there is no file {shown}: give the path of a program."

@@ -18,6 +18,7 @@ import errno
 import fcntl
 import logging
 import os
+import shlex
 import sqlite3
 import stat
 import threading
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 
-from downloader.durable import free_bytes, make_folders
+from downloader.durable import closed_on_the_way, free_bytes, make_folders
 from downloader.errors import (
     BusyDatabaseError,
     ConfigurationError,
@@ -110,7 +111,16 @@ def existing_url(text: str | Path | None) -> sa.URL:
 
     """
     url = database_url(text)
-    if not Path(url.database or "").exists():
+    path = Path(url.database or "")
+    closed = closed_on_the_way(path.parent)
+    if closed is not None:
+        raise StoreError(
+            lambda say: (
+                f"The database {path} cannot be opened: {closed} may not be searched. "
+                f"chmod u+x {shlex.quote(str(closed))}, as its owner, or {say.name_another}."
+            )
+        )
+    if not path.exists():
         raise StoreError(lambda say: f"There is no database at {url.database}: {say.name_one}.")
     return url
 

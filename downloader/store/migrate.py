@@ -202,7 +202,7 @@ def backup(database: Database, target: Path) -> None:
     """
     partial = target.with_name(target.name + ".part")
     try:
-        if target.exists():
+        if os.path.lexists(target):
             raise StoreError(f"The backup {target} exists already: name another file.")
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()

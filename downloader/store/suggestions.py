@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import time
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ def ids_beginning(
     The database is only read, not made and not migrated; what is wrong with it is told by whatever
     uses it next, not here.
     """
-    if (digits and not (digits.isascii() and digits.isdigit())) or not path.is_file():
+    if (digits and not (digits.isascii() and digits.isdigit())) or not os.path.isfile(path):  # noqa: PTH113 - not to fail
         return []
     marks = ", ".join("?" * len(states))
     query = (

@@ -6,7 +6,10 @@ import contextlib
 import errno
 import os
 import pwd
+import shlex
 from typing import TYPE_CHECKING, Final
+
+from downloader.durable import closed_on_the_way, is_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,9 +81,13 @@ def advice(folder: Path, number: int | None) -> str:
     """Say what can be done about an error of a folder, as a sentence more; "" where nothing is."""
     if number == errno.EROFS:
         return " Mount its disk for writing; a systemd unit has to name it in ReadWritePaths=."
-    if number in (errno.EACCES, errno.EPERM):
+    if number not in (errno.EACCES, errno.EPERM):
+        return ""
+    closed = closed_on_the_way(folder)
+    if closed is None:
         return _whose(folder)
-    return ""
+    here = f" {closed} may not be searched: chmod u+x {shlex.quote(str(closed))}."
+    return here + _whose(closed)
 
 
 def _whose(folder: Path) -> str:
@@ -102,7 +109,7 @@ def _name(user: int) -> str:
 
 def _is_other(path: Path) -> bool:
     """Return whether something is there that is not a folder."""
-    return os.path.lexists(path) and not path.is_dir()
+    return os.path.lexists(path) and not is_folder(path)
 
 
 def too_many_files() -> DiskError:

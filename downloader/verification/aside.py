@@ -57,7 +57,7 @@ def _folder_of(path: Path, layout: Layout) -> Iterator[int]:
     if path.parent.resolve() == layout.folder.resolve():
         with layout.opened(layout.folder) as folder:
             yield folder
-    elif path.parent.is_symlink():
+    elif os.path.islink(path.parent):  # noqa: PTH114 - as a text
         raise OSError(errno.ELOOP, "its folder is a symbolic link, name it with --output")
     else:
         with opened_folder(path.parent) as folder:

@@ -6,9 +6,11 @@ import hashlib
 import os
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from downloader.transfer.files import READ_BYTES
+from downloader.transfer.unusable import advice
 from downloader.verification.findings import Kind
 
 if TYPE_CHECKING:
@@ -58,7 +60,9 @@ def look(
     except GONE:
         return Trouble(Kind.MISSING, f"{run.location} is not there")
     except OSError as error:
-        return Trouble(Kind.UNREADABLE, f"{run.location} cannot be read: {error.strerror}")
+        what_to_do = advice(Path(run.location), error.errno)
+        said = f"{run.location} cannot be read: {error.strerror}.{what_to_do}"
+        return Trouble(Kind.UNREADABLE, said.removesuffix("."))
     except ValueError:  # a character that this locale's file names cannot have
         return Trouble(Kind.UNREADABLE, f"{run.location} cannot be read in this locale")
 

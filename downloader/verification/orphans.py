@@ -22,6 +22,7 @@ from downloader.store import verification as store
 from downloader.transfer.files import lock_existing, opened_folder
 from downloader.transfer.layout import PARTIAL, run_id_of
 from downloader.transfer.part import parts_in, published_as
+from downloader.transfer.unusable import advice
 from downloader.verification.findings import Finding, Kind
 from downloader.verification.looking import GONE
 
@@ -70,9 +71,10 @@ class Orphans:
             except GONE:
                 continue
             except OSError as error:
-                if folder != self._layout.folder and folder.is_symlink():
+                if folder != self._layout.folder and os.path.islink(folder):  # noqa: PTH114 - of one that may not be searched too
                     continue  # somebody's link, not the folder of a run type
-                words = f"{folder} cannot be listed: {error.strerror}"
+                words = f"{folder} cannot be listed: {error.strerror}.{advice(folder, error.errno)}"
+                words = words.removesuffix(".")
                 yield self._tally.count(Finding(Kind.UNREADABLE, None, str(folder), words))
 
     def _in_folder(self, run_type: str, folder: Path, descriptor: int) -> Iterator[Finding]:

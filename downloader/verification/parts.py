@@ -17,6 +17,7 @@ from downloader.transfer.files import lock_existing
 from downloader.transfer.layout import PARTIAL
 from downloader.transfer.part import KEPT_SECONDS, part_of
 from downloader.transfer.trial import LEFT_BEHIND, is_of_a_trial
+from downloader.transfer.unusable import advice
 from downloader.verification.findings import Finding, Kind
 from downloader.verification.looking import GONE
 
@@ -61,7 +62,8 @@ class StaleParts:
             except OSError as error:
                 if folder != partial:
                     continue  # that is told with the saved files
-                words = f"{folder} cannot be listed: {error.strerror}"
+                words = f"{folder} cannot be listed: {error.strerror}.{advice(folder, error.errno)}"
+                words = words.removesuffix(".")
                 yield self._tally.count(Finding(Kind.UNREADABLE, None, str(folder), words))
 
     def _stale(self, parts: dict[str, RunKey], folder: Path, opened: int) -> Iterator[Finding]:

@@ -110,7 +110,8 @@ def test_trouble_that_only_saving_a_file_shows(program: Program, simulator: Simu
 def test_a_folder_that_is_well_again_with_nothing_to_save(program: Program) -> None:
     """What a folder was blocked for is over when a call finds it well, and has nothing to save."""
     poor(program, {"fsync_folder": "EIO"})
-    program.env["DOWNLOADER_API_URL"] = "http://127.0.0.1:9/apis"
+    program.submit([1])
+    program("cancel", "1")
     assert program(*RUN).returncode == 3
     assert program.status()["blocked"]["reason"] == "output_unusable"
     del program.env["POOR"]

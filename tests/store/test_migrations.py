@@ -190,7 +190,7 @@ def test_a_backup_may_not_be_possible(driver: Driver, tmp_path: Path) -> None:
     scripts = next_version(tmp_path, ADD_A_TABLE)
     with pytest.MonkeyPatch.context() as patched:
 
-        def full(*_: object) -> None:
+        def full(*_: object, **__: object) -> None:
             raise OSError(28, "No space left on device")
 
         patched.setattr(os, "link", full)
