@@ -55,7 +55,8 @@ def test_a_file_may_set_everything(
         f'database = "{tmp_path}/other.db"\noutput = "{tmp_path}/out"\n'
         'api-url = "https://example.com/apis"\nconcurrency = 2\nlease = 90\ngrace = "5s"\n'
         'max-duration = "1h"\nattempts = 3\nrefreshes = 4\ngive-up-after = "2d"\nmin_poll = 1.5\n'
-        'max_poll = "30s"\nstall = "10"\nengine = "httpx"\nmin-free = "2G"\nmax_file_size = 77\n'
+        'unknown-after = "1m"\nmax_poll = "30s"\nstall = "10"\nengine = "httpx"\n'
+        'min-free = "2G"\nmax_file_size = 77\n'
         'max-rate = "5M"\napi_rate = 0.5\n'
         f'metrics-port = 9464\nmetrics-host = "::1"\nmetrics_textfile = "{tmp_path}/m.prom"\n'
         'on-done = "true"\non_failed = "sh -c true"\nhook-concurrency = 5\n'
@@ -86,6 +87,7 @@ def test_a_file_may_set_everything(
     assert settings.prune_events_after_seconds == 30 * 86_400
     limits = settings.limits
     assert (limits.attempts, limits.refreshes, limits.give_up_after_seconds) == (3, 4, 172_800)
+    assert limits.unknown_after_seconds == 60
     assert (limits.min_poll_seconds, limits.max_poll_seconds) == (1.5, 30)
     call("--config", config, "submit", "1")
     found = call("list", "--json", "--database", f"{tmp_path}/other.db").json
