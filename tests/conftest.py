@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import children
+import needs
 import pytest
 from harness import KEY, Program, Service, StartSimulator
 from hypothesis import settings as hypothesis_settings
@@ -17,11 +20,47 @@ from downloader.store.migrate import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 # Machines with other work on them are slow now and then; a deadline would only say that.
 hypothesis_settings.register_profile("default", deadline=None)
 hypothesis_settings.load_profile("default")
+
+
+_BARE = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Mark what this run starts; the workers of one that is spread have its mark from there."""
+    if not hasattr(config, "workerinput"):
+        children.mark_this_run()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what cannot be run here, before any fixture has started anything."""
+    if _BARE not in item.session.stash:
+        factory: pytest.TempPathFactory = item.config._tmp_path_factory  # type: ignore[attr-defined]
+        item.session.stash[_BARE] = factory.mktemp("bare")
+    needs.prepare(item, item.session.stash[_BARE])
+
+
+@pytest.fixture(autouse=True)
+def _no_child_is_left() -> Iterator[None]:
+    """End what a test has left running, and say so: its own helpers have to."""
+    before = children.children()
+    yield
+    if left := children.end(children.children() - before):
+        pytest.fail(f"the test has left a process: {'; '.join(left)}", pytrace=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that leaves any process behind, also one whose parent has ended."""
+    if hasattr(session.config, "workerinput"):
+        return
+    for told in children.end(children.outliving()):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print(f"\nleft over from the tests: {told}")  # noqa: T201 - to whoever runs them
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from children import Child
+
 from downloader import service
 from downloader.clock import utc_now
 from downloader.observe.progress import Silent
@@ -76,14 +78,14 @@ class Program:
         """Return the command line that runs the program."""
         return [str(Path(sys.executable).with_name("downloader")), *arguments]
 
-    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:  # noqa: ANN401 - Popen's own
+    def start(self, *arguments: str, **options: Any) -> Child[str]:  # noqa: ANN401 - Popen's own
         """Start the program; its output is captured unless told otherwise."""
         captured = {
             "stdout": subprocess.PIPE,
             "stderr": subprocess.PIPE,
             "stdin": subprocess.DEVNULL,
         }
-        return subprocess.Popen(
+        return Child(
             self.command(*arguments),
             env=self.environment(),
             cwd=self.folder,

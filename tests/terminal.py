@@ -9,11 +9,11 @@ import pty
 import select
 import signal
 import struct
-import subprocess
 import termios
 from typing import TYPE_CHECKING, Self
 
 import pyte
+from children import Child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ class Terminal:
         environment = program.environment() | {"TERM": "xterm-256color"} | program.env
         for fixed_size in ("COLUMNS", "LINES"):  # of whoever runs the tests
             environment.pop(fixed_size, None)
-        self.process = subprocess.Popen(
+        self.process = Child(
             program.command(*arguments),
             env=environment,
             cwd=program.folder,
@@ -57,7 +57,7 @@ class Terminal:
             stderr=theirs,
             start_new_session=True,
             # Ctrl-C goes to whom the terminal belongs.
-            preexec_fn=_take_terminal,  # noqa: PLW1509 - it takes no lock
+            preexec_fn=_take_terminal,
         )
         os.close(theirs)
 

@@ -24,6 +24,7 @@ import pytest
 import structlog
 import structlog.testing
 import trio
+from children import Child
 from harness import KEY, wait_until
 from terminal import heed_ctrl_c
 
@@ -463,13 +464,13 @@ def test_interrupted_by_a_person(tmp_path: Path, start_simulator: StartSimulator
     )
     with downloader.open(tmp_path / "runs.sqlite3") as tracker:
         tracker.submit([1, 2])
-        with subprocess.Popen(
+        with Child(
             [sys.executable, "-c", script, KEY, simulator.api_url],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            preexec_fn=heed_ctrl_c,  # noqa: PLW1509 - it takes no lock
+            preexec_fn=heed_ctrl_c,
         ) as process:
             wait_until(partial(under_way, tracker, 2), process)
             process.send_signal(signal.SIGINT)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from cli.shells import needed
+from needs import needed
 
 from downloader.cli import manual
 from downloader.cli.main import _COMMANDS
@@ -61,6 +61,7 @@ def complaints(command: list[str]) -> Iterator[str]:
             yield line
 
 
+@pytest.mark.needs("groff", "mandoc")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_formatters_find_nothing(page: Path) -> None:
     """Neither groff nor mandoc has anything to complain of."""
@@ -69,6 +70,7 @@ def test_formatters_find_nothing(page: Path) -> None:
     assert list(complaints([needed("groff"), "-man", "-ww", "-Tutf8", str(page)])) == []
 
 
+@pytest.mark.needs("man")
 def test_what_a_page_says() -> None:
     """A page has the command's synopsis, its options with what they take, and its example."""
     text = read(FOLDER / "downloader-run.1")

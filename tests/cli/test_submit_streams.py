@@ -4,6 +4,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from children import Child
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -70,7 +72,7 @@ def test_a_million_ids(program: Program, tmp_path: Path) -> None:
     count = 1_000_000
     with (tmp_path / "ids").open("w", encoding="utf-8") as file:
         file.writelines(f"{number}\n" for number in range(1, count + 1))
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-c", MEASURED, "submit", "--file", str(tmp_path / "ids")],
         env=program.environment(),
         stdout=subprocess.PIPE,

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from children import Child
 from harness import wait_until
 from store.driving import START
 
@@ -243,7 +244,7 @@ def test_another_program_beside(
         "sys.stdin.read()\n"
     )
     command = [sys.executable, "-c", code, str(call.database), "5ec2e7word"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with Child[bytes](command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdin is not None
         assert other.stdout is not None
         assert other.stdout.readline() == b"open\n"

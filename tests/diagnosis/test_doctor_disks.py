@@ -71,6 +71,7 @@ def test_a_folder_of_no_links(
     assert names(call.folder / "audio") == set()
 
 
+@pytest.mark.needs("mount")
 def test_a_disk_that_is_mounted_read_only(call: Caller, doctor: Doctor) -> None:
     """What is on a disk that is read-only is found by root as well, and nothing is tried there."""
     with mounted(call.folder / "disk", "size=4m") as disk:
@@ -92,6 +93,7 @@ def test_a_disk_that_is_mounted_read_only(call: Caller, doctor: Doctor) -> None:
             assert found.statuses == {"database": "problem"}
 
 
+@pytest.mark.needs("mount")
 def test_a_disk_that_is_full(call: Caller, doctor: Doctor) -> None:
     """A disk with less left than --min-free is a problem for what is on it, even where it is 0."""
     with mounted(call.folder / "disk", "size=8m") as disk:
@@ -113,6 +115,7 @@ def test_a_disk_that_is_full(call: Caller, doctor: Doctor) -> None:
         assert names(disk) == {"audio", "ballast"}
 
 
+@pytest.mark.needs("mount")
 def test_a_disk_without_inodes(call: Caller, doctor: Doctor) -> None:
     """Room for bytes is none where there is no room for one file more."""
     with mounted(call.folder / "disk", "size=8m,nr_inodes=40") as disk:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
-import pytest
+from needs import needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,22 +18,10 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """Mount a tmpfs at a folder; elsewhere than on Linux, or without the right to, skip.
-
-    In CI the right is there, and its absence is a failure.
-    """
+    """Mount a tmpfs at a folder: for tests that are marked as in need of `mount`."""
     folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)],  # noqa: S607 - the system's own
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        said = f"a tmpfs cannot be mounted on {sys.platform}: {done.stderr.strip()}"
-        if os.environ.get("CI"):
-            pytest.fail(said)
-        pytest.skip(said)
+    mount = [needed("mount"), "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    subprocess.run(mount, check=True)
     try:
         yield folder
     finally:

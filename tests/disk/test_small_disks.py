@@ -53,6 +53,7 @@ def free(disk: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
+@pytest.mark.needs("mount")
 def test_a_daemon_stops_before_the_last_bytes_and_goes_on_by_itself(
     program: Program, simulator: Simulator
 ) -> None:
@@ -81,6 +82,7 @@ def test_a_daemon_stops_before_the_last_bytes_and_goes_on_by_itself(
         assert program.status()["blocked"] is None
 
 
+@pytest.mark.needs("mount")
 @pytest.mark.parametrize("database", ["on the same disk", "elsewhere"])
 def test_a_disk_that_is_full_to_the_last_byte(
     program: Program, simulator: Simulator, database: str
@@ -103,6 +105,7 @@ def test_a_disk_that_is_full_to_the_last_byte(
         assert list((disk / "audio" / ".partial").iterdir()) == []
 
 
+@pytest.mark.needs("mount")
 def test_a_daemon_waits_for_the_disk_of_its_database(
     program: Program, simulator: Simulator
 ) -> None:
@@ -134,6 +137,7 @@ def test_a_daemon_waits_for_the_disk_of_its_database(
         program.assert_saved(simulator, range(1, 11))
 
 
+@pytest.mark.needs("mount")
 def test_a_disk_with_no_room_for_a_file_more(program: Program, simulator: Simulator) -> None:
     """A shortage of inodes blocks as a full disk does, and is told for what it is."""
     with on_small_disk(program, "size=200m,nr_inodes=16") as disk:
@@ -148,6 +152,7 @@ def test_a_disk_with_no_room_for_a_file_more(program: Program, simulator: Simula
         program.assert_saved(simulator, range(1, 21))
 
 
+@pytest.mark.needs("mount")
 def test_a_disk_that_becomes_read_only(program: Program, simulator: Simulator) -> None:
     """A disk that turns read-only blocks a daemon, which goes on when it can be written to."""
     with on_small_disk(program, "size=64m") as disk:

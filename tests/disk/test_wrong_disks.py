@@ -78,6 +78,7 @@ def assert_untouched(program: Program, folder: Path) -> None:
     assert program.query("SELECT max(attempts), sum(state = 'failed') FROM runs") == [(1, 0)]
 
 
+@pytest.mark.needs("mount")
 @pytest.mark.parametrize("mode", ["--once", "--drain"])
 def test_a_call_saves_nothing_where_the_disk_is_away(
     program: Program, simulator: Simulator, mode: str
@@ -100,6 +101,7 @@ def test_a_call_saves_nothing_where_the_disk_is_away(
         program.assert_saved(simulator, range(1, 7))
 
 
+@pytest.mark.needs("mount")
 def test_a_mount_point_that_has_the_folder_as_well(program: Program, simulator: Simulator) -> None:
     """Where the mount point itself is the output folder it is told from the disk all the same."""
     with on_its_disk(program) as disk:
@@ -115,6 +117,7 @@ def test_a_mount_point_that_has_the_folder_as_well(program: Program, simulator: 
         program.assert_saved(simulator, range(1, 7))
 
 
+@pytest.mark.needs("linux", "mount")
 def test_a_daemon_that_starts_before_the_disk_is_there(
     program: Program, simulator: Simulator, tmp_path: Path
 ) -> None:
@@ -135,6 +138,7 @@ def test_a_daemon_that_starts_before_the_disk_is_there(
         program.assert_saved(simulator, range(1, 7))
 
 
+@pytest.mark.needs("mount")
 def test_a_disk_that_goes_away_under_a_daemon(program: Program, simulator: Simulator) -> None:
     """What comes after is not saved in its place; a retry of the block, and SIGHUP, see it too."""
     with on_its_disk(program) as disk:
@@ -158,6 +162,7 @@ def test_a_disk_that_goes_away_under_a_daemon(program: Program, simulator: Simul
         program.assert_saved(simulator, range(1, 10))
 
 
+@pytest.mark.needs("mount")
 def test_a_block_ends_though_there_is_nothing_to_save(
     program: Program, simulator: Simulator
 ) -> None:
@@ -201,6 +206,7 @@ def test_files_that_were_moved_away(program: Program, simulator: Simulator) -> N
     assert program.status()["runs"]["failed"] == 0
 
 
+@pytest.mark.needs("mount")
 def test_doctor_finds_the_disk_missing(program: Program, simulator: Simulator) -> None:
     """`doctor` says that the folder is another, what to do, and makes nothing there."""
     del simulator
@@ -217,6 +223,7 @@ def test_doctor_finds_the_disk_missing(program: Program, simulator: Simulator) -
         assert_untouched(program, disk)
 
 
+@pytest.mark.needs("mount")
 def test_a_disk_that_is_read_only_at_the_start(program: Program, simulator: Simulator) -> None:
     """A folder that cannot be written to yet is told with what to do, and is waited for."""
     program.submit([1])

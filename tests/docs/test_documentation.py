@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from cli.shells import needed
+from needs import needed
 from pages import PAGES, ROOT, block, blocks, command
 
 from downloader.cli.configuration import read_configuration
@@ -118,11 +118,13 @@ def assert_demo(done: subprocess.CompletedProcess[str], runs: int, folder: Path)
     assert not Path(database).parent.exists()
 
 
+@pytest.mark.needs("git")
 def test_the_demo_command(installed: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     """The README's first command installs the program and does the main job."""
     assert_demo(installed[1], 24, installed[0].parent)
 
 
+@pytest.mark.needs("git")
 def test_the_wheel_works_from_anywhere(
     installed: tuple[Path, subprocess.CompletedProcess[str]], program: Program
 ) -> None:
@@ -148,6 +150,8 @@ def test_the_wheel_works_from_anywhere(
     assert_demo(done, 8, Path("/"))
 
 
+@pytest.mark.needs("git")
+@pytest.mark.needs("man")
 def test_the_wheel_brings_its_manual(
     installed: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -171,6 +175,7 @@ def test_the_wheel_brings_its_manual(
         assert said in re.sub(".\b", "", done.stdout)
 
 
+@pytest.mark.needs("git")
 def test_the_wheel_describes_the_database(
     installed: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -424,6 +429,7 @@ def test_the_settings_that_sighup_takes() -> None:
     assert set(re.findall(r"`([\w-]+)`", named)) == {*_LIVE.values()} - {"the API key"}
 
 
+@pytest.mark.needs("zsh")
 def test_the_completion_commands(program: Program) -> None:
     """The documented commands leave a script where each shell looks for it; zsh finds its own."""
     for line in command("docs/commands.md", "completion").splitlines():

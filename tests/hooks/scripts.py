@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
 from typing import TYPE_CHECKING
 
+import psutil
 from harness import wait_until
 
 if TYPE_CHECKING:
@@ -23,13 +23,10 @@ def script(folder: Path, text: str, name: str = "hook.sh") -> str:
 
 def is_gone(pid: int) -> bool:
     """Return whether a process has ended; nobody may have buried it yet."""
-    found = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(pid)],  # noqa: S607 - on every POSIX system
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.strip()[:1] in ("", "Z")
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def wait_until_gone(pids: list[int]) -> None:

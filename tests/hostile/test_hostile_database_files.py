@@ -263,6 +263,7 @@ def test_a_lock_that_is_a_folder(call: Caller) -> None:
 # ----------------------------------------------------------------------------------- read-only
 
 
+@pytest.mark.needs("mount")
 def test_a_read_only_disk(program: Program) -> None:
     """A database on a disk that may not be written to is told as such by every command."""
     with mounted(program.folder / "disk", "size=16m") as disk:

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from children import Child
 from hostile.hostile_values import MB, assert_told, measured
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -205,7 +206,7 @@ def test_memory_of_endless_input(program: Program, name: str) -> None:
     """Input without an end, or without the end of a line, is refused in bounded memory."""
     assert program("db", "upgrade").returncode == 0
     source = f"import sys\nout = sys.stdout.buffer\n{WRITERS[name]}\n"
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as writer:
         code, said, peak = measured(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import TYPE_CHECKING, Final
 
-import pytest
+from needs import needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,16 +20,6 @@ _FLAGS: Final = (
 )
 WIDTH: Final = 1100
 HEIGHT: Final = 900
-
-
-def chromium() -> str:
-    """Return where Chromium is; where it is missing the test is skipped, but in CI it fails."""
-    path = shutil.which("chromium")
-    if path is None:
-        if os.environ.get("CI"):
-            pytest.fail("Chromium is not installed")
-        pytest.skip("Chromium is not installed: it is Debian's package chromium")
-    return path
 
 
 class Watched:
@@ -51,7 +39,7 @@ class Watched:
 
 def browsing() -> Iterator[Watched]:
     """Open a page in a browser of its own."""
-    path = chromium()
+    path = needed("chromium")  # Debian's package
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - only where there is a browser
 
     with sync_playwright() as playwright:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from inspecting.looking import Site
     from playwright.sync_api import Page
 
+pytestmark = pytest.mark.needs("chromium")
+
 PLAYED = """async audio => {
     await audio.play();
     await new Promise((resolve, reject) => {

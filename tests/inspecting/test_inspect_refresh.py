@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from harness import Program
     from playwright.sync_api import Page
 
+pytestmark = pytest.mark.needs("chromium")
+
 PENDING = ".legend li:first-child"
 SAYS = "([where, text]) => document.querySelector(where).innerText.includes(text)"
 TOP = "one => one.getBoundingClientRect().top"

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import http.client
-import os
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
-import pytest
+from needs import needed
 from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
@@ -93,14 +91,13 @@ def address(process: subprocesses.Popen[str]) -> str:
 
 
 def promtool(*arguments: str | Path, **options: Any) -> subprocesses.CompletedProcess[str]:  # noqa: ANN401 - those of `run`
-    """Run Prometheus' own tool; where it is missing the test is skipped, but in CI it fails."""
-    path = shutil.which("promtool")
-    if path is None:
-        if os.environ.get("CI"):
-            pytest.fail("promtool is not installed")
-        pytest.skip("promtool is not installed: it comes with Debian's package prometheus")
+    """Run Prometheus' own tool, which comes with Debian's package prometheus."""
     return subprocess.run(
-        [path, *map(str, arguments)], capture_output=True, text=True, check=False, **options
+        [needed("promtool"), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
     )
 
 

@@ -117,6 +117,7 @@ def test_the_cron_recipe(program: Program) -> None:
     assert Scrape.of_file(path)("database_up") == 1
 
 
+@pytest.mark.needs("promtool")
 def test_the_scrape_configuration(tmp_path: Path) -> None:
     """The page's configuration is one that Prometheus takes, with the alerts beside it."""
     (tmp_path / "prometheus.yml").write_text(block("docs/metrics.md", "file: prometheus.yml"))
@@ -178,6 +179,7 @@ def test_the_dashboard_is_one_that_grafana_imports() -> None:
         assert len(set(references)) == len(references) > 0
 
 
+@pytest.mark.needs("promtool")
 def test_the_queries_of_the_dashboard(tmp_path: Path) -> None:
     """Prometheus takes each of them."""
     queries = [target["expr"] for panel in panels() for target in panel["targets"]]
@@ -192,6 +194,7 @@ def test_the_queries_of_the_dashboard(tmp_path: Path) -> None:
     assert f"{len(queries)} rules found" in done.stdout
 
 
+@pytest.mark.needs("promtool")
 def test_the_alerts(scraped: Scrape) -> None:
     """Prometheus takes the alerts; they name metrics that there are, and the page names them."""
     done = promtool("check", "rules", FOLDER / "alerts.yml")
@@ -202,6 +205,7 @@ def test_the_alerts(scraped: Scrape) -> None:
     assert alerts == re.findall(r"^\| `(Downloader\w+)` \|", PAGE, re.MULTILINE)
 
 
+@pytest.mark.needs("promtool")
 def test_when_the_alerts_fire() -> None:
     """Each alert fires in the cases where it should and not in those where it should not."""
     done = promtool("test", "rules", "alerts_test.yml", cwd=FOLDER)

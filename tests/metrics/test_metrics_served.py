@@ -91,9 +91,21 @@ def test_a_daemon_tells_what_the_database_has(
         assert found("transfers_active") == 0
         assert found("concurrency_limit") >= 1
         assert (found("blocked"), found("database_up")) == (0, 1)
-        assert_lint_free(found)
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
+
+
+@pytest.mark.needs("promtool")
+def test_prometheus_reads_what_a_daemon_tells(
+    quick: Program, start_simulator: StartSimulator
+) -> None:
+    """Prometheus' own tool has nothing to say against it, with errors and failures among it."""
+    quick.env["DOWNLOADER_API_URL"] = start_simulator(rules=FAULTS).api_url
+    quick.submit(range(1, RUNS + 1))
+    with daemon(quick) as (process, url):
+        finished = {"done": RUNS - 1, "failed": 1}
+        wait_until(lambda: scrape(url).of("runs", "state") == finished, process)
+        assert_lint_free(scrape(url))
 
 
 def test_each_of_two_processes_tells_its_share(

@@ -52,11 +52,21 @@ def test_what_a_call_leaves(
     assert found("transfers_total", outcome="done") == 20
     # node_exporter has these itself, and refuses to have them twice.
     assert {name for name in found.names if not name.startswith("downloader_")} == set()
-    assert_lint_free(found)
     # The next call has nothing to do: its counters begin anew, what the database says does not.
     assert program("run", mode).returncode == 0
     found = Scrape.of_file(path)
     assert (found("transfers_total"), found("stored_bytes")) == (0, size)
+
+
+@pytest.mark.needs("promtool")
+def test_prometheus_reads_what_a_call_leaves(
+    program: Program, path: Path, start_simulator: StartSimulator
+) -> None:
+    """Prometheus' own tool has nothing to say against the file."""
+    program.env["DOWNLOADER_API_URL"] = start_simulator().api_url
+    program.submit(range(1, 21))
+    assert program("run", "--drain").returncode == 0
+    assert_lint_free(Scrape.of_file(path))
 
 
 def test_a_call_that_is_blocked_says_so(

@@ -6,13 +6,10 @@ import contextlib
 import os
 import secrets
 import socket
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-
-import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,8 +40,6 @@ class Told:
 @contextlib.contextmanager
 def listening(folder: Path, *, abstract: bool = False) -> Iterator[Told]:
     """Listen at a path in a folder, or at an abstract name, which only Linux has."""
-    if abstract and sys.platform != "linux":
-        pytest.skip("only Linux has abstract sockets")
     name = f"downloader-{os.getpid()}-{secrets.token_hex(4)}"
     with contextlib.ExitStack() as stack:
         end = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))

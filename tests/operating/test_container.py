@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from children import Child
 from harness import KEY, wait_until
 from pages import command
 
@@ -168,29 +169,11 @@ def confined(image: Path, data: Path, extra: dict[str, str], *command: str) -> l
     ]
 
 
-def may_confine() -> None:
-    """Skip where this user may not make a read-only file system; in CI that is a failure."""
-    tools = [name for name in ("unshare", "setpriv", "mountpoint") if shutil.which(name) is None]
-    why = f"{', '.join(tools)} not installed" if tools else ""
-    if not why:
-        done = subprocess.run(
-            ["unshare", "--mount", "true"],  # noqa: S607 - the system's own
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        why = done.stderr.strip()
-    if why and os.environ.get("CI") and sys.platform == "linux":
-        pytest.fail(why)
-    if why:
-        pytest.skip(f"no read-only file system can be made on this {sys.platform}: {why}")
-
-
+@pytest.mark.needs("root", "unshare", "setpriv", "mountpoint")
 def test_a_user_without_rights_on_a_read_only_disk(
     image: Path, place: Path, start_simulator: StartSimulator
 ) -> None:
     """The daemon saves everything though only the data is writable, and hears signals itself."""
-    may_confine()
     simulator = start_simulator()
     _, final = stages()
     [user] = final.values("USER")
@@ -217,9 +200,7 @@ def test_a_user_without_rights_on_a_read_only_disk(
     assert (done.returncode, done.stderr) == (0, "")
     command = confined(image, data, extra, *entry, *final.exec_form("CMD"))
 
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with Child(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: _saved(data) == 3, process)
         assert _user_of(process.pid) == int(user.partition(":")[0])  # exec all along: one process
         process.send_signal(signal.SIGTERM)

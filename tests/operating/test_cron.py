@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from children import Child
 from harness import KEY, Program
 from pages import block
 
@@ -35,8 +36,8 @@ class Cron:
     def start(self, command: str) -> subprocess.Popen[str]:
         """Start a command as cron does."""
         surroundings = [f"HOME={self.home}", "LOGNAME=ada", "PATH=/usr/bin:/bin", "SHELL=/bin/sh"]
-        return subprocess.Popen(
-            ["env", "-i", *surroundings, "/bin/sh", "-c", command],  # noqa: S607 - cron's own way
+        return Child(
+            ["env", "-i", *surroundings, "/bin/sh", "-c", command],
             cwd=self.home,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 import psutil
 import pytest
+from children import Child
 from harness import wait_until
 from operating.listening import Told, listening
 from structlog.testing import capture_logs
@@ -106,9 +107,7 @@ def test_the_watchdog_is_fed(program: Program, start_simulator: StartSimulator, 
         "WATCHDOG_USEC": "600000",
     }
     meant = ["sh", "-c", 'WATCHDOG_PID=$$ exec "$@"', "sh", *program.command("run")]
-    with subprocess.Popen(
-        meant, env=program.environment(), stderr=subprocess.PIPE, text=True
-    ) as process:
+    with Child(meant, env=program.environment(), stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: len(told.times("WATCHDOG")) >= 12, process)
         process.terminate()
         _, err = process.communicate()

@@ -17,6 +17,7 @@ import anyio
 import anyio.lowlevel
 import psutil
 import pytest
+from children import Child
 from harness import KEY, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
@@ -231,7 +232,7 @@ def test_nohup(program: Program, start_simulator: StartSimulator, mode: str) -> 
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     program.submit(range(1, 61))
     command = ["nohup", *program.command("run", mode)]
-    with subprocess.Popen(
+    with Child(
         command,
         env=program.environment(),
         cwd=program.folder,
@@ -279,7 +280,7 @@ def test_a_terminal_that_is_closed(
     program.submit(range(1, 4))
     window, inside = os.openpty()
     command = program.command("run", *mode, "--grace", "0", "--stall", "1h")
-    process = subprocess.Popen(
+    process = Child(
         [sys.executable, "-c", _ON_A_TERMINAL, *command],
         env=program.environment(),
         cwd=program.folder,

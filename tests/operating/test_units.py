@@ -6,7 +6,6 @@ import configparser
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from harness import KEY, wait_until
+from needs import needed
 from operating.listening import listening
 from pages import ROOT, block
 
@@ -26,14 +26,9 @@ MOST_EXPOSURE: Final = 2.0
 
 
 def analyze(*arguments: str | Path) -> str:
-    """Run systemd-analyze; return what it says. Without it skip, but in CI fail."""
-    tool = shutil.which("systemd-analyze")
-    if tool is None:
-        if os.environ.get("CI") and sys.platform == "linux":
-            pytest.fail("systemd-analyze is not installed")
-        pytest.skip(f"no systemd-analyze on this {sys.platform}")
+    """Run systemd-analyze; return what it says."""
     done = subprocess.run(
-        [tool, *arguments],
+        [needed("systemd-analyze"), *arguments],
         env={**os.environ, "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0", "SYSTEMD_EMOJI": "0"},
         capture_output=True,
         text=True,
@@ -53,6 +48,7 @@ def units(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.needs("systemd-analyze")
 def test_they_are_well_formed(units: Path) -> None:
     """`systemd-analyze verify` finds no mistake in any of them."""
     names = sorted(unit.name for unit in UNITS.iterdir())
@@ -60,6 +56,7 @@ def test_they_are_well_formed(units: Path) -> None:
     assert analyze("verify", *(units / name for name in names)) == ""
 
 
+@pytest.mark.needs("systemd-analyze")
 @pytest.mark.parametrize("name", SERVICES)
 def test_how_exposed_they_are(units: Path, name: str) -> None:
     """`systemd-analyze security` rates what a service could do below 2.0 of 10."""

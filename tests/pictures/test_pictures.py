@@ -112,6 +112,7 @@ def test_the_still(folder: Path, tmp_path: Path) -> None:
         assert "animation" not in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.needs("chromium")
 def test_what_is_drawn_is_where_it_was(tmp_path: Path) -> None:
     """In a browser each frame has its time, its colours and its columns, in light and in dark."""
     red, plain = Style("red", bold=True), Style()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import pytest
+from needs import needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,18 +55,12 @@ class Op:
 
 
 def recorded(program: Program, *arguments: str, returns: int = 0) -> list[Op]:
-    """Run the program to its end under strace; return its calls in the order of their ends.
-
-    Without strace the test is skipped, but in CI it fails.
-    """
-    strace = shutil.which("strace")
-    if strace is None:
-        return _cannot("strace is not installed")
+    """Run the program to its end under strace; return its calls in the order of their ends."""
     log = program.folder.with_name(f"{program.folder.name}.trace")
     # Hexadecimal throughout, and long enough for any one write: the bytes are played again.
     how = ["-f", "-y", "-xx", "-s", "4000000", "-e", "signal=none", "-e", f"trace={_CALLS}"]
     done = subprocess.run(
-        [strace, *how, "-o", str(log), *program.command(*arguments)],
+        [needed("strace"), *how, "-o", str(log), *program.command(*arguments)],
         env=program.environment() | {"PYTHONDONTWRITEBYTECODE": "1"},
         cwd=program.folder,
         stdin=subprocess.DEVNULL,
@@ -75,19 +68,11 @@ def recorded(program: Program, *arguments: str, returns: int = 0) -> list[Op]:
         text=True,
         check=False,
     )
-    if "ptrace" in done.stderr.lower():
-        return _cannot(f"strace may not trace here: {done.stderr.strip()}")
     assert done.returncode == returns, done.stderr
     ops = list(_parse(log.read_text(encoding="ascii", errors="replace"), program.folder))
     log.unlink()
     assert ops
     return sorted(ops, key=lambda op: op.ended)
-
-
-def _cannot(why: str) -> list[Op]:
-    if os.environ.get("CI"):
-        pytest.fail(why)
-    pytest.skip(why)
 
 
 def _parse(text: str, cwd: Path) -> Iterator[Op]:

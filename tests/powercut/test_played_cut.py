@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from downloader.simulator.server import Simulator
 
+pytestmark = pytest.mark.needs("strace")
+
 RUNS = range(101, 108)
 CUTS = 12
 """From how many moments of a trace the program is run to its end again."""

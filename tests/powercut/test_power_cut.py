@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from harness import Program, StartSimulator
 
+pytestmark = pytest.mark.needs("strace")
+
 RUNS = range(101, 109)
 _PART = re.compile(r"/\.partial/text-to-sound-(\d+)\.[^/]*\.part")
 _FINAL = re.compile(r"(\d+)\.(?:wav|flac|mp3|ogg)")

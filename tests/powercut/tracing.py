@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import pytest
+from needs import needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,19 +64,11 @@ class Call:
 
 
 def traced(program: Program, *arguments: str) -> list[Call]:
-    """Run the program to its end under strace; return its calls in the order of their ends.
-
-    Without strace the test is skipped, but in CI it fails.
-    """
-    strace = shutil.which("strace")
-    if strace is None:
-        if os.environ.get("CI"):
-            pytest.fail("strace is not installed")
-        pytest.skip("strace is not installed")
+    """Run the program to its end under strace; return its calls in the order of their ends."""
     log = program.folder / "trace"
-    command = program.command(*arguments)
+    how = ["-f", "-y", "-s", "20000", "-e", f"trace={_CALLS}"]
     done = subprocess.run(
-        [strace, "-f", "-y", "-s", "20000", "-e", f"trace={_CALLS}", "-o", str(log), *command],
+        [needed("strace"), *how, "-o", str(log), *program.command(*arguments)],
         env=program.environment(),
         cwd=program.folder,
         stdin=subprocess.DEVNULL,
@@ -86,8 +76,6 @@ def traced(program: Program, *arguments: str) -> list[Call]:
         text=True,
         check=False,
     )
-    if "ptrace" in done.stderr.lower() and not os.environ.get("CI"):
-        pytest.skip(f"strace may not trace here: {done.stderr.strip()}")
     assert done.returncode == 0, done.stderr
     calls = sorted(_parse(log.read_text(encoding="latin-1")), key=lambda call: call.ended)
     assert calls

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from children import Child
 from click.testing import CliRunner
 from simulator.asking import KEY
 
@@ -28,7 +29,7 @@ def test_it_says_where_it_is_and_stops_on_a_signal(number: signal.Signals, tmp_p
     rules.write_text(
         json.dumps({"rules": [{"runs": "2", "where": "storage", "fault": {"kind": "stall"}}]})
     )
-    with subprocess.Popen(
+    with Child(
         [*PROGRAM, "--size", "1000", "--fail", "3", "--rules", str(rules)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

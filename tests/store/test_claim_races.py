@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from children import Child
 from store.driving import Driver, at, key, published, signed_url
 
 from downloader.rules.steps import UrlReceived
@@ -87,7 +88,7 @@ def test_processes(full: Driver, claim_all: Callable[[Driver], list[int]], runs:
     """Processes that claim at once share the runs out: each is claimed exactly once."""
     tests = str(Path(__file__).parent.parent)
     processes = [
-        subprocess.Popen(
+        Child(
             [sys.executable, "-c", PROCESS, str(full.database.path), claim_all.__name__],
             env=os.environ | {"PYTHONPATH": tests},
             stdin=subprocess.PIPE,

@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
+from children import Child
 from store.driving import Driver
 from store.scripts import ADD_A_TABLE, NEXT, next_version
 
@@ -102,7 +103,7 @@ def test_processes_that_start_at_once(tmp_path: Path) -> None:
         folder = tmp_path / str(number)
         folder.mkdir()
         processes.append(
-            subprocess.Popen(
+            Child(
                 [sys.executable, "-c", STARTING_AT_ONCE, str(path), str(number)],
                 cwd=folder,
                 stdin=subprocess.PIPE,
@@ -149,7 +150,7 @@ def test_a_first_start_beside_a_reader(tmp_path: Path) -> None:
         "print('reading', flush=True)\n"
         "__import__('threading').Event().wait(0.2)\n"
     )
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-c", other, str(path)], stdout=subprocess.PIPE, text=True
     ) as reader:
         assert reader.stdout is not None

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from children import Child
 from harness import wait_until
 
 from downloader.camb.run_types import DEFAULT_RUN_TYPE, RUN_TYPES
@@ -55,7 +56,7 @@ class Clock:
     def start(self, *arguments: str, log: Path | None = None) -> subprocess.Popen[str]:
         """Start the program under this clock."""
         with (log or self._program.folder / "log").open("w") as stream:
-            return subprocess.Popen(
+            return Child(
                 [sys.executable, "-c", _WITH_A_CLOCK, str(self._path), *arguments],
                 env=self._program.environment(),
                 cwd=self._program.folder,

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import psutil
+from children import Child
 from harness import KEY, Program
 from torture import truth
 
@@ -121,7 +122,7 @@ class Rig:
         """Start a script of Python that uses the program's modules."""
         return self._watch(
             "script",
-            lambda **files: subprocess.Popen(
+            lambda **files: Child(
                 [sys.executable, "-c", script, *arguments],
                 env=self.program.environment(),
                 cwd=self.folder,

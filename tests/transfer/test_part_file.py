@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from children import Child
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -273,7 +274,7 @@ for line in sys.stdin:
 @contextmanager
 def held_elsewhere(output: Output) -> Iterator[subprocess.Popen[str]]:
     """Have another process hold a part of the same object; a line sent to it: publish."""
-    with subprocess.Popen(
+    with Child(
         [sys.executable, "-c", HOLDER, str(output.folder), ETAG],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
