@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 import click
 
 from downloader.errors import ConfigurationError
+from downloader.rules.id_encodings import NoText, encoding_of
+from downloader.rules.keys import key_in
 from downloader.settings import check_api_key
 
 _CREDENTIAL: Final = "camb-api-key"
@@ -57,7 +59,7 @@ def find_api_key() -> FoundKey | None:
         ConfigurationError: its file cannot be read or is none of a key.
 
     """
-    if key := os.environ.get("CAMB_API_KEY", "").strip():
+    if key := key_in(os.environ.get("CAMB_API_KEY", "")):
         return FoundKey(key, "CAMB_API_KEY")
     credentials = _credentials_folder()
     if named := os.environ.get("CAMB_API_KEY_FILE"):
@@ -138,8 +140,10 @@ def _read(path: Path, what: str, *, warn_of_readers: bool) -> FoundKey:
         raise ConfigurationError(
             f"{what} {path}, which has more than {_MAX_BYTES} bytes: it is not the file of a key."
         )
-    key = content.decode(errors="replace").strip()  # an error of the codec would quote the key
-    if "\N{REPLACEMENT CHARACTER}" in key:
+    encoding = encoding_of(content)
+    # An error of the codec would quote the key.
+    key = "" if isinstance(encoding, NoText) else key_in(content.decode(encoding, "replace"))
+    if isinstance(encoding, NoText) or "\N{REPLACEMENT CHARACTER}" in key:
         raise ConfigurationError(f"{what} {path}, which cannot be read: it is not text.")
     if not key:
         raise ConfigurationError(f"{what} {path}, which is empty.")

@@ -144,9 +144,10 @@ def hidden(text: str, key: str | None = None) -> str:
     `key` is the API key, where it is not that of CAMB_API_KEY.
     """
     from downloader.rules.answers import MIN_SECRET_CHARACTERS  # noqa: PLC0415 - start-up time
+    from downloader.rules.keys import key_in  # noqa: PLC0415 - as above
 
     text = redact_text(text)
-    for secret in (key, os.environ.get("CAMB_API_KEY", "").strip()):
+    for secret in (key, key_in(os.environ.get("CAMB_API_KEY", ""))):
         if secret is not None and len(secret) >= MIN_SECRET_CHARACTERS:
             text = text.replace(secret, "(key)")
     return text

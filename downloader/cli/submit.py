@@ -16,6 +16,7 @@ from downloader.cli.options import Command, database_option, json_option, type_o
 from downloader.cli.suggestions import files
 from downloader.clock import utc_now
 from downloader.errors import InputError
+from downloader.rules.id_encodings import ENOUGH_BYTES, NoText, encoding_of
 from downloader.rules.ids import BadId, NoIdColumn, parse_id, parse_pieces, show_id
 from downloader.rules.json_array import MAX_LINE_CHARACTERS
 
@@ -122,20 +123,26 @@ def _no_column(name: str, found: NoIdColumn) -> str:
 
 
 def _parse(name: str) -> Iterator[Item]:
-    """Read one file, as UTF-8 with or without a BOM."""
+    """Read one file, in the encoding that its first bytes tell."""
     try:
-        if name == "-":
-            if sys.stdin is None:  # closed by the caller
-                raise InputError("standard input is closed: nothing was recorded.")
-            stream = io.TextIOWrapper(sys.stdin.buffer, "utf-8-sig", errors="replace", newline=None)
-        else:
-            stream = io.open(name, encoding="utf-8-sig", errors="replace")  # noqa: UP020, SIM115 - closed below
-        with stream:
-            yield from parse_pieces(_pieces(stream))
+        with _opened(name) as binary:
+            found = encoding_of(binary.peek(ENOUGH_BYTES)[:ENOUGH_BYTES])
+            if isinstance(found, NoText):
+                raise InputError(f"{_title(name)} is {found.what}. Nothing was recorded.")
+            with io.TextIOWrapper(binary, found, errors="replace", newline=None) as text:
+                yield from parse_pieces(_pieces(text))
     except OSError as error:
         raise InputError(
             f"{_title(name)} cannot be read: {error.strerror}. Nothing was recorded."
         ) from error
+
+
+def _opened(name: str) -> io.BufferedReader:
+    if name == "-" and sys.stdin is None:  # closed by the caller
+        raise InputError("standard input is closed: nothing was recorded.")
+    source = sys.stdin.buffer if name == "-" else io.open(name, "rb")  # noqa: UP020, SIM115 - of any name; closed with the other
+    # One more buffer: it is filled before it is looked into, where a pipe gives byte by byte.
+    return io.BufferedReader(source)  # type: ignore[arg-type] # it reads as a raw one does
 
 
 def _pieces(stream: io.TextIOWrapper) -> Iterator[tuple[int, str]]:

@@ -69,7 +69,7 @@ def show_json(value: object) -> str:
 
 
 def items_of(numbered: Iterator[tuple[int, str]]) -> Iterator[tuple[int, object]]:
-    """Yield line number and value of each item of the array that the text is.
+    """Yield line number and value of each item of the array that the text is, or of several.
 
     Pieces of one line have the same number. Where the text stops being JSON, a `Broken` is
     yielded as the last item. Never raises.
@@ -93,14 +93,16 @@ class _Reader:
         return self._starts[bisect_right(self._starts, (self._position, sys.maxsize)) - 1][1]
 
     def items(self) -> Iterator[tuple[int, object]]:
-        if self._next_character() != "[":
-            yield self._line, self._broken("is not a JSON array")
-            return
-        self._position += 1
-        if self._next_character() == "]":
+        """Yield the items of every array; of what is none, the last."""
+        wrong = "is not a JSON array"
+        while (first := self._next_character()) or wrong == "is not a JSON array":
+            if first != "[":
+                yield self._line, self._broken(wrong)
+                return
+            wrong = "stands behind the array's end"
             self._position += 1
-        else:
-            while True:
+            # A comma may stand behind the last item, as programs in other languages print it.
+            while self._next_character() != "]":
                 line = self._line
                 value = self._value()
                 yield line, value
@@ -110,12 +112,8 @@ class _Reader:
                 if separator not in {",", "]"}:
                     yield self._line, self._broken("is not a comma or the array's end")
                     return
-                self._position += 1
-                if separator == "]":
-                    break
-                self._next_character()
-        if self._next_character():
-            yield self._line, self._broken("stands behind the array's end")
+                self._position += separator == ","
+            self._position += 1
 
     def _next_character(self) -> str:
         """Skip white space, and return the next character; empty at the end of the text."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from typing import TYPE_CHECKING
 
 import pytest
@@ -67,7 +68,59 @@ FORMATS = {
     "CSV": 'name,run_id\nx,1\n"a, b",2\n,3\n',
     "CSV of Excel": "\ufeffrun_id;name\r\n1;ä\r\n2;b\r\n3;c\r\n",
     "CSV with tabs": "run_id\tname\n1\ta\n2\tb\n3\tc\n",
+    "Excel says how it separates": "sep=;\r\nrun_id;name\r\n1;a,b\r\n2;\r\n3;c\r\n",
+    "a list that was pasted": "1, 2,\n3\n",
+    "psql": " run_id |  name   \n--------+---------\n      1 | a\n      2 | b\n"
+    "      3 | c d\n(3 rows)\n",
+    "JSON by jq": '{\n  "run_id": 1,\n  "x": [\n    {}\n  ]\n}\n'
+    '{\n  "run_id": 2\n}\n{"run_id": 3}\n',
+    "the service's answer": '{"1": {"output_url": "https://s.example/1"}, "2": null, "3": {}}',
 }
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be-bom", "utf-32"])
+@pytest.mark.parametrize("name", ["Windows", "CSV of Excel", "CSV with tabs", "JSON array"])
+def test_encodings(call: Caller, driver: Driver, name: str, encoding: str) -> None:
+    """What Windows' programs write is read, from a file and from a pipe alike."""
+    text = FORMATS[name].removeprefix("\ufeff")
+    if encoding == "utf-16-be-bom":
+        content = b"\xfe\xff" + text.encode("utf-16-be")
+    else:
+        content = text.encode(encoding)
+    (call.folder / "ids").write_bytes(content)
+    answer = call("submit", "--file", "ids")
+    assert (answer.code, answer.out) == (0, "submitted 3 new, 0 already tracked\n"), answer.err
+    answer = call("submit", "--file", "-", stdin=content)
+    assert (answer.code, answer.out) == (0, "submitted 0 new, 3 already tracked\n"), answer.err
+    assert set(driver.states()) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_an_encoding_without_a_mark(call: Caller, driver: Driver, encoding: str) -> None:
+    """UTF-16 is known by its ends of lines, too."""
+    (call.folder / "ids").write_bytes("101\r\n102\r\n".encode(encoding))
+    assert call("submit", "--file", "ids").code == 0
+    assert set(driver.states()) == {101, 102}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"PK\x03\x04\x14\0", "ids is a zip file, as Excel's .xlsx and .ods are: open it, and"),
+        (b"\xd0\xcf\x11\xe0\xa1", "ids is a workbook of Excel's"),
+        (gzip.compress(b"1\n", mtime=0), "unpack it first, with gunzip"),
+        (b"%PDF-1.7\n", "ids is a PDF"),
+        (b"SQLite format 3\0", "ids is an SQLite database"),
+    ],
+    ids=["xlsx", "xls", "gzip", "pdf", "sqlite"],
+)
+def test_files_of_other_kinds(call: Caller, driver: Driver, content: bytes, said: str) -> None:
+    """A file that is no text is told for what it is, with what to do, in one line."""
+    (call.folder / "ids").write_bytes(content)
+    answer = call("submit", "1", "--file", "ids")
+    _assert_refused(answer, driver, said, "Nothing was recorded")
+    assert len(answer.err.splitlines()) == 1
+    _assert_refused(call("submit", "--file", "-", stdin=content), driver, "standard input is ")
 
 
 @pytest.mark.parametrize("text", FORMATS.values(), ids=FORMATS.keys())
@@ -195,8 +248,8 @@ def test_files_that_cannot_be_read(call: Caller, driver: Driver) -> None:
     [
         bytes(range(256)) * 50,
         b"RIFF\x24\0\0\0WAVEfmt ",
-        b"\xff\xfe1\x00\n\x00",
-        b"\x1f\x8b\x08" * 9,
+        b"\xff\xfe1\x00x\x00\n\x00",
+        b"\x1f\x8c\x08" * 9,
     ],
 )
 def test_garbage(call: Caller, driver: Driver, content: bytes) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+import pytest
 from inspecting.browsing import WIDTH
 from inspecting.looking import inspected
 from inspecting.screenshot import HEIGHT, PICTURE, take
@@ -27,6 +28,7 @@ def test_the_command(program: Program) -> None:
     assert "[default: 8001" in program("inspect", "--help").stdout
 
 
+@pytest.mark.needs("chromium")
 def test_the_picture(tmp_path: Path) -> None:
     """The picture of the page is one that its script makes: of this size, and small."""
     take(tmp_path, tmp_path / "made.png")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from downloader.rules.id_cells import BINARY, GROUPED, NO_NUMBER, ROUNDED, SHORTENED, parse_cell
 from downloader.rules.ids import BadId, Item, NoIdColumn, parse_id, parse_ids
 from downloader.rules.states import MAX_RUN_ID
 
@@ -87,6 +88,142 @@ def test_formats(text: str) -> None:
     assert ids(text) == [1, 22, 333]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("1;22;333", id="one-line-of-semicolons"),
+        pytest.param("1\t22\t333\r\n", id="a-row-of-excel"),
+        pytest.param("1,22,333", id="one-line-of-commas"),
+        pytest.param("1 22 333\n\n# all\n", id="echo"),
+        pytest.param("1, 22,\n333", id="pasted-from-a-program"),
+        pytest.param("1,\n22,\n333,\n", id="trailing-commas"),
+        pytest.param("1;\n22;\n333;\n", id="trailing-semicolons"),
+        pytest.param("1.0\n22.0\n333.0\n", id="floats"),
+        pytest.param(",run_id\n0,1.0\n1,22.0\n2,333.0\n", id="pandas"),
+        pytest.param("run_id;x\n1,0;2,5\n22,00;3\n333;\n", id="pandas-decimal-comma"),
+        pytest.param("1.0e+00\n2.2e+01\n3.33E+02\n", id="exact-scientific"),
+        pytest.param("1.000000000000000000e+00\n2.200000000000000000e+01\n333", id="numpy"),
+        pytest.param('"1"\n"22"\n"333"', id="quoted"),
+        pytest.param("'1'\n'22\n\u201c333\u201d", id="other-quotes"),
+        pytest.param('run_id\n"=""1"""\n="22"\n333', id="excel-text-formula"),
+        pytest.param("\xa01\xa0\n\u200b22\u200e\n\u202f333\u3000", id="odd-blanks"),
+        pytest.param("1\n\ufeff22\n333", id="joined-files-with-marks"),
+        pytest.param("sep=,\nrun_id,name\n1,a;b\n22,c\n333,", id="sep-comma"),
+        pytest.param("sep=\t\nname\tid\na\t1\n\t22\n\t333", id="sep-tab"),
+        pytest.param("SEP=|\nrun_id|x\n1|a\n22|b\n333|c", id="sep-bar"),
+        pytest.param("run_id,a,\n1,x,\n22,y,,\n333,,", id="csv-trailing-commas"),
+        pytest.param("Run IDs\n1\n22\n333", id="one-column-of-another-name"),
+        pytest.param(
+            "| id | name |\n|---:|:-----|\n| 1 | a |\n| 22 | b c |\n| 333 |  |", id="markdown"
+        ),
+        pytest.param(
+            "+--------+------+\n| run_id | x |\n+--------+\n| 1 | a |\n| 22 | |\n| 333 | c |\n"
+            "+--------+------+\n3 rows in set (0.00 sec)\n",
+            id="mysql",
+        ),
+        pytest.param(
+            "┌─┐\n│ run_id │ a │\n├─┤\n│ 1 │ x │\n│ 22 │ y z │\n│ 333 │ │\n└─┘\n",
+            id="sqlite-box",
+        ),
+        pytest.param("name|run_id\na b|1\nc|22\n|333\n", id="sqlite-list"),
+        pytest.param("run_id  state\n------  -----\n1       done\n22  failed\n333 x", id="columns"),
+        pytest.param(
+            '{\n "run_id": 1,\n "a": {\n }\n}\n{"run_id": 22}\n  {\n  "run_id": "333"\n  }', id="jq"
+        ),
+        pytest.param("[1,22]\n[333]\n", id="arrays-one-behind-another"),
+        pytest.param("[1, 22, 333,]", id="array-trailing-comma"),
+        pytest.param('{"run_ids": [1, "22", 333]}', id="a-request"),
+        pytest.param('{"1": {"output_url": "u"}, "22": null, "333": {}}', id="an-answer"),
+        pytest.param(
+            '{"data": {"results": [{"run_id": 1}, {"run_id": 22}, {"runId": 333}]}}', id="results"
+        ),
+        pytest.param('{"status": "SUCCESS", "run_id": 1}\n{"run_ids": [22, 333]}', id="tasks"),
+    ],
+)
+def test_what_programs_write(text: str) -> None:
+    """What spreadsheets, shells, databases, notebooks and the service write is read."""
+    assert ids(text) == [1, 22, 333]
+    assert ids(text.replace("\n", "\r\n")) == [1, 22, 333]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("101.0", 101),
+        ("101.0000", 101),
+        ("12345.000", 12345),
+        ("1.01E+02", 101),
+        ("1.010000000000000000e+02", 101),
+        (f"{2**53 - 1}.0", 2**53 - 1),
+        (f"{2**53}.0", ROUNDED),
+        ("101.5", NO_NUMBER),
+        ("1.015e2", NO_NUMBER),
+        ("1.23457E+11", SHORTENED),
+        ("1E+05", SHORTENED),
+        ("1e3", SHORTENED),
+        ("1,000", GROUPED),
+        ("1.000", GROUPED),
+        ("12.345.678", GROUPED),
+        ("12\u202f345", GROUPED),
+        ("12\u2019345", GROUPED),
+        ("1_000", GROUPED),
+        ("0.0", "is zero: run ids start at 1"),
+        ("-5.0", "is negative: run ids start at 1"),
+        ("+5", NO_NUMBER),
+        ("007", "has leading zeros"),
+        ("007.0", "has leading zeros"),
+        ("1 2", NO_NUMBER),
+        ('""', "is empty"),
+        ("=1+1", NO_NUMBER),
+        ("1\0002", BINARY),
+    ],
+)
+def test_one_cell(text: str, expected: int | str) -> None:
+    """What is surely a whole number is an id; what could be another one, or several, is not."""
+    assert parse_cell(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("1 2\n3 4\n", 1),  # perhaps a table: ids, and something else
+        ("1;2\n3;4\n", 1),
+        ("1,2,\n3,4,\n", 1),
+        ("1\n2\n3 4\n", 3),
+        ("101\train\n", 1),
+        ("101,102,103\n", 1),
+        ("run_id x\n0 101 a\n", 2),  # a notebook's, with a number before each row
+        ("run_id,x\n0,101,a\n", 2),
+        ("prompt run_id\nrain 3 times 55\n", 2),
+        ("name | run_id\na | b | 5\n", 2),
+        ('{\n"run_id": 1\n', 1),
+        ("{'run_id': 1}\n", 1),
+    ],
+)
+def test_what_may_be_something_else(text: str, line: int) -> None:
+    """Where a number may be of another column, or more than one, nothing is guessed."""
+    assert [item.line for item in ids(text) if isinstance(item, BadId)][:1] == [line]
+
+
+@given(st.integers(1, MAX_RUN_ID))
+def test_no_cell_is_another_id(number: int) -> None:
+    """However a number is written, what is read is that number or a mistake."""
+    for text in (
+        repr(float(number)),
+        f"{number:e}",
+        f"{number:.18e}",
+        f"{number:,}",
+        f"{number:,}".replace(",", "."),
+        f"{number:,}".replace(",", "\xa0"),
+        f"{number:G}",
+        f"{number}.0",
+        f' ="{number}" ',
+    ):
+        for found in (parse_cell(text), *ids(text), *ids(f"run_id\n{text}\n")):
+            assert found == number or isinstance(found, str | BadId), text
+    assert parse_cell(f' ="{number}" ') == number
+
+
 @pytest.mark.parametrize("text", ["", "\ufeff", "\n\n", "# none\n", "[]", " [ \n ] \n", "run_id\n"])
 def test_no_ids(text: str) -> None:
     """A file without ids is an empty list, and no mistake."""
@@ -100,12 +237,11 @@ NOT_A_NUMBER = "is not a run id: a run id is a whole number"
     ("text", "expected"),
     [
         pytest.param("1\nx\n3", [1, BadId(2, "x", NOT_A_NUMBER), 3], id="line"),
-        pytest.param("1, 2", [BadId(1, "1, 2", NOT_A_NUMBER)], id="two-in-a-line"),
         pytest.param(
             "[1, 1e3, true, null, [], 007,\n 0]",
             [
                 1,
-                BadId(1, "1e3", NOT_A_NUMBER),
+                BadId(1, "1e3", SHORTENED),
                 BadId(1, "true", NOT_A_NUMBER),
                 BadId(1, "null", NOT_A_NUMBER),
                 BadId(1, "[…]", NOT_A_NUMBER),
@@ -126,7 +262,7 @@ NOT_A_NUMBER = "is not a run id: a run id is a whole number"
                 BadId(2, '{"id":2}', "has no run_id"),
                 BadId(3, '{"run_id":', "is not JSON"),
                 BadId(4, "null", NOT_A_NUMBER),
-                BadId(5, "1.0", NOT_A_NUMBER),
+                1,
             ],
             id="json-lines",
         ),

@@ -157,7 +157,14 @@ def test_a_pipe_with_a_writer(
 
 
 @pytest.mark.parametrize(
-    "content", [b"\xff" + API_KEY.encode(), API_KEY.encode("utf-16"), b"a b " + API_KEY.encode()]
+    "content",
+    [
+        b"\xff" + API_KEY.encode(),
+        b"PK\x03\x04" + API_KEY.encode(),
+        API_KEY.encode("utf-16-le"),
+        b"a b " + API_KEY.encode(),
+        API_KEY.encode() + b"\nanother-key",
+    ],
 )
 def test_a_key_that_is_none(key_file: Path, secrets: Secrets, content: bytes) -> None:
     """A key that cannot be one is refused without a piece of it, also in what lies behind."""
@@ -168,6 +175,40 @@ def test_a_key_that_is_none(key_file: Path, secrets: Secrets, content: bytes) ->
     while error is not None:
         assert secrets(f"{error} {error!r}") == []
         error = error.__cause__ or error.__context__
+
+
+WRITTEN = {
+    "a new line": f"{API_KEY}\n",
+    "Windows": f"{API_KEY}\r\n\r\n",
+    "blanks": f" \t{API_KEY}\xa0\n",
+    "a mark of byte order": f"\ufeff{API_KEY}",
+    "quotes": f'"{API_KEY}"\n',
+    "other quotes": f"'{API_KEY}'",
+    "a variable": f"CAMB_API_KEY={API_KEY}\n",
+    "a shell's": f"# mine\nexport CAMB_API_KEY='{API_KEY}'\n",
+    "PowerShell's": f'$env:CAMB_API_KEY = "{API_KEY}"\r\n',
+    "a file of settings": f"OTHER=1\nCAMB_API_KEY={API_KEY}\nDOWNLOADER_OUTPUT=x\n",
+    "a header": f"x-api-key: {API_KEY}\n",
+}
+
+
+@pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN.keys())
+def test_how_a_key_is_written_down(
+    key_file: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """However a key is written down, by Windows' programs too, it is the key that is taken."""
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+        key_file.write_bytes(text.encode(encoding))
+        assert key.load_api_key() == API_KEY
+    monkeypatch.setenv("CAMB_API_KEY", text)
+    assert key.load_api_key() == API_KEY
+
+
+@pytest.mark.parametrize("text", ["", " \n", '""', "CAMB_API_KEY=", "# none\n", "\ufeff"])
+def test_a_file_without_a_key(key_file: Path, text: str) -> None:
+    """A file in which there is no key is told as empty."""
+    key_file.write_text(text, encoding="utf-8")
+    assert refused() == f"CAMB_API_KEY_FILE names {key_file}, which is empty."
 
 
 def test_of_a_user_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
