@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from downloader.cli import streams
 from downloader.cli.options import Command, database_option
 
 
@@ -41,6 +42,7 @@ def current(*, database: str | None) -> None:
     from downloader.store.migrate import current_revision  # noqa: PLC0415 - as above
     from downloader.store.schema import SCHEMA_REVISION  # noqa: PLC0415 - as above
 
+    streams.show_only()
     with closing(Database(existing_url(database))) as opened:
         click.echo(
             f"{opened.path}: revision {current_revision(opened) or 'none'}, "

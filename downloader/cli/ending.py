@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -25,11 +24,7 @@ def conclude(result: Result, mode: Mode, *, quiet: bool = False) -> int:
     tally, trouble = result.tally, result.trouble
     terminal = sys.stderr.isatty()
     if not quiet and (terminal or mode is Mode.DRAIN):
-        try:
-            click.echo(_done(result), err=terminal)
-        except OSError:  # whoever read it is gone; the files are saved, and that is what counts
-            if not terminal:  # Python must not flush into the pipe at exit.
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        click.echo(_done(result), err=terminal)
     if trouble is not None and mode is not Mode.FOREVER:
         journal.tell("error", f"downloader: {trouble.message}")
         return 3

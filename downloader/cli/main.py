@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from downloader import __version__, failpoints
+from downloader.cli import streams
 from downloader.cli.configuration import read_configuration
 from downloader.cli.options import HELP
 from downloader.cli.suggestions import files
@@ -48,8 +49,8 @@ _COMMANDS: Final = {
     "demo": "downloader.cli.demo:demo",
     "completion": "downloader.cli.completion:completion",
 }
-# These only show what is there: a reader that leaves (`| head`) leaves nothing undone.
-_SHOWING: Final = frozenset({"status", "list", "show", "export", "doctor", "config", "completion"})
+# These only show what is there: where that cannot be written they have nothing left to do.
+_SHOWING: Final = frozenset({"status", "list", "show", "export", "config", "completion"})
 
 
 class _Commands(click.Group):
@@ -94,15 +95,13 @@ class _Commands(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
-        """Run a command; where whoever read what it shows has seen enough, end in peace."""
+        """Run a command; one that only shows something ends where that cannot be written."""
         try:
             return super().invoke(ctx)
-        except BrokenPipeError:
-            if ctx.invoked_subcommand not in _SHOWING:
+        except OSError as error:
+            if (output := streams.output()) is None or output.error is not error:
                 raise
-            # Python must not flush into the pipe at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            return 0  # `_told` has more to say
 
 
 @click.command("help", hidden=True)
@@ -142,6 +141,10 @@ def cli(ctx: click.Context, config: str | None) -> None:
     from downloader.observe import logs  # noqa: PLC0415 - `--version` needs no logs
 
     logs.configure(0)
+    if ctx.invoked_subcommand in _SHOWING:
+        streams.show_only()
+    else:
+        streams.work()
     failpoints.arm(os.environ.get(failpoints.VARIABLE, ""))
     ctx.obj = read_configuration(config)
 
@@ -149,10 +152,24 @@ def cli(ctx: click.Context, config: str | None) -> None:
 def main() -> None:
     """Run the command line and exit: 0 done, 1 failures, 2 usage, 3 blocked, 4 stopped early."""
     gc.set_threshold(_COLLECT_EVERY)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A name or a provider's message may hold what the terminal's encoding has not.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    _leave(_exit_code())
+    streams.take()
+    _leave(_told(_exit_code()))
+
+
+def _told(code: int) -> int:
+    """Return the exit code, with regard to what could not be written to standard output."""
+    error = streams.finish()
+    output = streams.output()
+    if error is None or output is None or output.is_unread:
+        return code
+    said = f"downloader: standard output cannot be written to: {error.strerror}"
+    if output.is_all:
+        journal.tell("error", f"{said}.")
+        return code or 1
+    if not output.is_closed:  # else it was not to be told
+        done = "; what was to be done is done" if code == 0 else ""
+        journal.tell("warning", f"{said}{done}.")
+    return code
 
 
 def _leave(code: int) -> NoReturn:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from contextlib import ExitStack, closing
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 import click
 
 from downloader.camb.run_types import DEFAULT_RUN_TYPE
+from downloader.cli import streams
 from downloader.cli.hints import typed
 from downloader.cli.options import Command, database_option, json_option, output_option
 from downloader.cli.quantities import Whole
@@ -174,23 +174,16 @@ class _Lines:
     def __init__(self, bar: _Bar, *, needed: bool) -> None:
         self._bar = bar
         self._needed = needed
-        self._gone = False
 
     @property
     def unread(self) -> bool:
         """Whether nobody reads any more, so that there is no use in going on."""
-        return self._gone and not self._needed
+        output = streams.output()
+        return output is not None and output.is_unread and not self._needed
 
     def write(self, line: str) -> None:
         """Write one line."""
-        if self._gone:
-            return
-        try:
-            self._bar.write(line)
-        except BrokenPipeError:
-            self._gone = True
-            # Python must not flush into the pipe at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        self._bar.write(line)
 
 
 class _Bar:

@@ -93,10 +93,7 @@ class _Lines:
 
     def _write(self, level: str, message: str) -> None:
         """Write one line."""
-        message = journal.prefix(level) + message
-        # A terminal that was closed, or a log's disk that is full, ends no transfer.
-        with contextlib.suppress(OSError):
-            write_above(message, sys.stderr)
+        write_above(journal.prefix(level) + message, sys.stderr)
 
     msg = info = partialmethod(_write, "info")
     debug = partialmethod(_write, "debug")

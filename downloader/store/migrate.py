@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 
+from downloader import descriptors
 from downloader.clock import utc_now
 from downloader.durable import give_name, sync
 from downloader.errors import NewerDatabaseError, StoreError
@@ -52,6 +53,7 @@ def open_database(named: str | Path | None, *, existing: bool = False) -> Databa
         StoreError: it cannot be opened, is not this program's, or not there.
 
     """
+    descriptors.fill()  # whoever embeds this may have closed one: it must become no file of ours
     database = Database(existing_url(named) if existing else database_url(named))
     try:
         if current_revision(database) != SCHEMA_REVISION or not database.in_wal_mode():
