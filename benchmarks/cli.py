@@ -67,6 +67,7 @@ GROUPS: Final = {
     "memory": Group("benchmarks.groups.memory", "measure", "Memory", ("nginx",)),
     "submit": Group(_STORE, "measure_submit", "Submitting", ()),
     "store": Group(_STORE, "measure_store", "The database", ("sqlite3",)),
+    "queue": Group(_STORE, "measure_queue", "A long queue", ()),
     "startup": Group("benchmarks.groups.startup", "measure", "Starting", ()),
     "growth": Group("benchmarks.groups.growth", "measure", "Cost against size", ()),
     "polling": Group("benchmarks.poll_schedule", "measure", "Asking for results", ()),

@@ -267,7 +267,7 @@ def _live_through(past: Sequence[float], first: int, database: Database) -> None
             database,
             owner,
             [DEFAULT_RUN_TYPE],
-            most=len(past),
+            wanted=polling.Wanted(len(past)),
             now=now,
             cutoff=now,
             soon_seconds=0,

@@ -25,7 +25,7 @@ from downloader.rules.batching import MAX_BATCH
 from downloader.rules.steps import Published, UrlReceived
 from downloader.store.leases import Owner
 from downloader.store.migrate import open_database
-from downloader.store.polling import claim_due, record_polls
+from downloader.store.polling import Wanted, claim_due, record_polls
 from downloader.store.transfers import Claim, claim_ready, record_transfers
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def take_five(database: Database, owner: Owner, spent: Spent) -> None:
         database,
         owner,
         RUN_TYPES,
-        most=MAX_BATCH,
+        wanted=Wanted(MAX_BATCH),
         now=now,
         cutoff=now,
         soon_seconds=0,

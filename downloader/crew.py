@@ -10,7 +10,7 @@ import contextlib
 import threading
 from collections import deque
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 import anyio
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Job = TypeVar("Job")
 Ended = TypeVar("Ended")
+
+_MOST_ABANDONED: Final = 64
+"""Threads that may hang at a time with others in their places: each has memory and a file open."""
 
 
 class Crew(Generic[Job, Ended]):
@@ -39,6 +42,8 @@ class Crew(Generic[Job, Ended]):
         self._threads = 0  # those that are to go not counted
         self._leaving = 0
         self._closed = False
+        self._at_work: list[Job] = []
+        self._abandoned: list[Job] = []  # whose threads do not come back, or later
         self.begun = 0
         """Jobs that were begun, and not taken by `take_ended` or `take_back`."""
 
@@ -97,6 +102,21 @@ class Crew(Generic[Job, Ended]):
         self.begun -= len(jobs)
         return jobs
 
+    def abandon(self, job: Job) -> bool:
+        """Have another thread in the place of one that does not get done with this job.
+
+        How it ends, if ever, is of no interest then. False where it is not being done any more, or
+        too many hang already: then its place stays taken.
+        """
+        with self._lock:
+            if len(self._abandoned) >= _MOST_ABANDONED or job not in self._at_work:
+                return False
+            self._at_work.remove(job)
+            self._abandoned.append(job)
+            self._threads -= 1
+        self.begun -= 1
+        return True
+
     async def wait_ended(self) -> None:
         """Wait until a job has ended since the last `take_ended`, or may have."""
         await anyio.wait_readable(self._bell.descriptor)
@@ -121,12 +141,21 @@ class Crew(Generic[Job, Ended]):
                 return
             if job is None:
                 continue
+            with self._lock:
+                self._at_work.append(job)
             ended: Ended | BaseException
             try:
                 ended = self._work(job)
             except BaseException as error:  # noqa: BLE001 - handed to whom it matters
                 ended = error
-            self._ended.append(ended)
+            with self._lock:
+                if abandoned := job in self._abandoned:
+                    self._abandoned.remove(job)
+                else:
+                    self._at_work.remove(job)
+                    self._ended.append(ended)
+            if abandoned:
+                return  # another is here in its place
             del job, ended  # not kept alive while the next is waited for
             if not self._rung:
                 self._rung = True

@@ -32,13 +32,9 @@ from downloader.rules.answers import (
     Suspect,
 )
 from downloader.rules.batching import Batch, split
-from downloader.rules.decisions import (
-    after_error_alone,
-    after_no_answer,
-    after_verdict,
-    while_unknown,
-)
+from downloader.rules.decisions import after_no_answer, after_verdict, while_unknown
 from downloader.rules.expiry import url_expires_at, url_valid_from
+from downloader.rules.pace import Recall
 from downloader.rules.redaction import clean_text
 from downloader.rules.states import RunKey
 from downloader.rules.steps import PollFailed, PollLater, PollStep, UrlReceived
@@ -286,8 +282,7 @@ class Inquiries:
             run, verdict = resolution.runs[run_id], answer.verdicts[run_id]
             step = after_verdict(
                 verdict,
-                polls=run.polls,
-                submitted_at=run.submitted_at,
+                asked=run.asked(now),
                 limits=session.settings.limits,
                 now=now,
                 delay_seconds=self.tempo.delay_seconds(run, now, spread),
@@ -320,6 +315,10 @@ class Inquiries:
         for decided in self.tempo.read(asked, finished, now, resolution.lead):
             if session.mode is Mode.ONCE:
                 continue  # asks for everything that is due
+            if isinstance(decided, Recall):
+                await session.in_thread(pacing.recall, session.database, decided)
+                session.room.set()
+                continue
             count = await session.in_thread(
                 pacing.put_off,
                 session.database,
@@ -365,16 +364,36 @@ class Inquiries:
             seconds=round(resolution.seconds, 3),
             pause_seconds=round(pause, 1),
         )
+        # Where the place is well, as far as is known, others have their answers from it.
+        await self._later(
+            batch, resolution, code, message, pause, others_answered=not place.is_open
+        )
+
+    async def _later(
+        self,
+        batch: Batch,
+        resolution: _Resolution,
+        code: str,
+        message: str,
+        pause_seconds: float,
+        *,
+        others_answered: bool,
+        alone: bool = False,
+    ) -> None:
+        """Have a batch without an answer asked for later; see `after_no_answer`."""
+        now = utc_now()
         steps: list[tuple[RunKey, PollStep]] = []
         for run_id in batch.run_ids:
             run = resolution.runs[run_id]
             step = after_no_answer(
                 code,
                 message,
-                polls=run.polls,
-                retry_after_seconds=pause,
+                asked=run.asked(now),
+                retry_after_seconds=pause_seconds,
+                others_answered=others_answered,
+                alone=alone,
                 limits=self._session.settings.limits,
-                now=utc_now(),
+                now=now,
                 jitter=jitter(),
             )
             steps.append((run.key, step))
@@ -441,16 +460,9 @@ class Inquiries:
                 await self._record([(run.key, _rejected(judgement))], resolution)
                 return
         code, message = _told(judgement)
-        step = after_error_alone(
-            code,
-            message,
-            polls=run.polls,
-            submitted_at=run.submitted_at,
-            limits=self._session.settings.limits,
-            now=utc_now(),
-            jitter=jitter(),
+        await self._later(
+            one.batch, resolution, code, message, 0.0, others_answered=True, alone=True
         )
-        await self._record([(run.key, step)], resolution)
 
     async def _refused_with_others(
         self, one: _Refused, resolution: _Resolution, *, unknown: bool

@@ -14,6 +14,7 @@ from downloader.errors import BusyDatabaseError, FullDatabaseError
 from downloader.failpoints import At, reach
 from downloader.inquiry import REQUESTS_AT_ONCE, Asking, Inquiries
 from downloader.rules.batching import MAX_BATCH, claim_size
+from downloader.rules.pace import LONGEST
 from downloader.session import Held, Mode
 from downloader.store import pacing, past, polling, transfers
 
@@ -56,6 +57,7 @@ class Poller:
         self._tries = 0  # that have failed at storages in trouble
         self.trouble: Trouble | None = None
         """Why `--once` had no use of the API, beside what is known of the key."""
+        self._share_of_longest = 0.0  # of the runs claimed, those still owed to the longest due
         self._no_room = False  # what was not claimed waits for workers, not for its time
 
     async def run(self) -> None:
@@ -100,8 +102,9 @@ class Poller:
                 if not self._inquiries.key_is_good:  # not one useful answer, if any at all
                     self.trouble = self._inquiries.last_failure
                 return
+            pause = _LOOK_AGAIN_SECONDS if self._no_room else await self._pause_seconds()
             await session.room.wait(
-                _LOOK_AGAIN_SECONDS if self._no_room else await self._pause_seconds()
+                max(pause, min(_LOOK_AGAIN_SECONDS, self._held_back(utc_now())))
             )
 
     async def _resolve(self, claimed: ClaimedBatch) -> None:
@@ -189,38 +192,65 @@ class Poller:
             session.note_waiting(known)
         return known
 
+    def _held_back(self, now: datetime) -> float:
+        """Return for how many seconds no run is to be asked for again: too many found nothing."""
+        session = self._session
+        if session.mode is Mode.ONCE or session.settings.api_requests_per_second is not None:
+            return 0.0
+        return self._inquiries.tempo.repolls_wait_seconds(now)
+
+    def _wanted(self, most: int, now: datetime) -> polling.Wanted:
+        """Return which due runs to claim, up to so many."""
+        self._share_of_longest = min(self._share_of_longest, 1.0) + most * LONGEST
+        longest = int(self._share_of_longest)
+        self._share_of_longest -= longest
+        return polling.Wanted(most, longest, only_new=self._held_back(now) > 0)
+
     def _claim_now(self, now: datetime, room: int, free: int) -> list[ClaimedBatch]:
-        """Claim what is due, and then what is worth asking for before its time; blocking."""
+        """Claim what is likely to be finished, due or not, and what is due; blocking."""
         session, tempo = self._session, self._inquiries.tempo
         limits, once = session.settings.limits, session.mode is Mode.ONCE
         lease_until = session.lease_until(now)
         batches: list[ClaimedBatch] = []
         asked = {one.batch.run_type for one in self._asking.values()}
+        freely = self._types(Asking.FREELY)
         one_batch = [[name] for name in self._types(Asking.ONE_BATCH) if name not in asked]
-        for run_types in (self._types(Asking.FREELY), *one_batch):
-            if run_types:
+
+        def left() -> int:
+            return room - sum(len(one.runs) for one in batches)
+
+        def follow_leads(most: int) -> None:
+            while not once and len(batches) < most and left() > 0:
+                if (lead := tempo.next_lead()) is None:
+                    break
+                if lead.key.run_type not in freely:
+                    continue
+                batches.extend(
+                    pacing.claim_near(
+                        session.database, session.owner, lead, now=now, lease_until=lease_until
+                    )
+                )
+
+        try:
+            follow_leads(free // 2)
+            for run_types in (freely, *one_batch):
+                size = claim_size(left(), (free - len(batches)) * MAX_BATCH)
                 batches += polling.claim_due(
                     session.database,
                     session.owner,
                     run_types,
-                    most=MAX_BATCH
-                    if run_types in one_batch
-                    else claim_size(room, free * MAX_BATCH),
+                    wanted=self._wanted(MAX_BATCH if run_types in one_batch else size, now),
                     now=now,
                     cutoff=session.cutoff or now,
                     soon_seconds=limits.min_poll_seconds if once else limits.max_poll_seconds,
                     lease_until=lease_until,
                     too_young=None if once else tempo.first_polls,
                 )
-        while not once and free > len(batches) and room > sum(len(one.runs) for one in batches):
-            if (lead := tempo.next_lead()) is None:
-                break
-            try:
-                batches += pacing.claim_near(
-                    session.database, session.owner, lead, now=now, lease_until=lease_until
-                )
-            except (BusyDatabaseError, FullDatabaseError):
-                break  # begun anew this would forget what is claimed already
+            follow_leads(free)
+        except (BusyDatabaseError, FullDatabaseError):
+            if not batches:
+                raise
+            # Begun anew this would forget what is claimed already.
         return batches
 
     async def _look_back(self) -> None:

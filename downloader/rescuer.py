@@ -15,7 +15,10 @@ from downloader.logger import get_logger
 from downloader.store import leases
 
 if TYPE_CHECKING:
-    from downloader.session import Session
+    from collections.abc import Iterable
+
+    from downloader.rules.states import RunKey
+    from downloader.session import Held, Session
 
 _log = get_logger(__name__)
 
@@ -38,23 +41,26 @@ async def heartbeat(session: Session) -> None:
         if not held:
             extended_at = time.monotonic()
             continue
-        names = [(one.key, one.lease) for one in held]
         beat_at = time.monotonic()
         try:
             if beat_at - extended_at >= extend_every or session.clock.stepped_at > extended_at:
+                # What hangs is not extended: its lease runs out, and its run is rescued.
+                alive = [
+                    one for one in held if one.guard is None or one.guard.is_alive(extended_at)
+                ]
                 lost = await session.in_thread(
                     leases.extend_leases,
                     session.database,
-                    names,
+                    _names(alive),
                     session.lease_until(utc_now()),
                     utc_now(),
                 )
                 extended_at = beat_at
-                for one in held:
+                for one in alive:
                     if one.guard is not None and one.lease not in lost:
                         one.guard.extend(lease - (time.monotonic() - beat_at))
             else:
-                lost = await session.in_thread(leases.lost_leases, session.database, names)
+                lost = await session.in_thread(leases.lost_leases, session.database, _names(held))
         except StoreError as error:
             # The guards' own clocks stop what cannot be extended in time.
             _log.warning("heartbeat.failed", message=str(error))
@@ -62,6 +68,10 @@ async def heartbeat(session: Session) -> None:
         for one in held:
             if one.lease in lost and one.guard is not None:
                 one.guard.cancel()
+
+
+def _names(held: Iterable[Held]) -> list[tuple[RunKey, str]]:
+    return [(one.key, one.lease) for one in held]
 
 
 async def rescue(session: Session) -> None:

@@ -18,13 +18,17 @@ from downloader.rules.pace import (
     Lead,
     Past,
     PutOff,
+    Recall,
     Sample,
     ages_of,
     eager_gap_seconds,
     generation,
     poll_gap_seconds,
+    repolls_booked_until,
+    repolls_wait_seconds,
     scout_gap_seconds,
     spread,
+    unasked_gap_seconds,
     youngest_like,
 )
 
@@ -70,8 +74,10 @@ class Tempo:
         self._leads: deque[Lead] = deque(maxlen=_MOST_LEADS)
         self._eager: dict[RunKey, datetime | None] = {}  # when each was last asked for eagerly
         self._scouts: dict[RunKey, datetime] = {}  # when each is asked for again
+        self._settled: dict[tuple[str, int], datetime] = {}  # until when none is left to put off
         self._samples: dict[tuple[str, int], Sample] = {}
         self._unasked: list[_Unasked] = []
+        self._booked_until = float("-inf")  # by requests that found nothing
 
     def first_polls(self, due: Sequence[DueRun], now: datetime) -> dict[RunKey, datetime]:
         """Return which of these due runs are too young to be asked for, and until when.
@@ -93,6 +99,10 @@ class Tempo:
                     found[run.key] = first
         return found
 
+    def repolls_wait_seconds(self, now: datetime) -> float:
+        """Return how long only runs that were not asked for yet are to be; 0 where any may be."""
+        return repolls_wait_seconds(self._booked_until, now.timestamp())
+
     def next_lead(self) -> Lead | None:
         """Return whose neighbours to ask for, the best first; each is given once."""
         return self._leads.pop() if self._leads else None
@@ -103,13 +113,15 @@ class Tempo:
         finished: Collection[RunKey],
         now: datetime,
         lead: Lead | None,
-    ) -> list[PutOff]:
-        """Learn from one answered batch; return which other runs need no asking just now.
+    ) -> list[PutOff | Recall]:
+        """Learn from one answered batch; return which other runs need no asking just now, or do.
 
         `lead` is whose neighbours these are, None for runs that were due.
         """
         self._unasked = [one for one in self._unasked if one.until > now]
         self._note_leads(runs, finished, now, lead)
+        if lead is None and not finished and any(run.polls for run in runs):
+            self._booked_until = repolls_booked_until(self._booked_until, now.timestamp())
         strong = len(finished) >= len(runs) * _STRONG or (lead is not None and lead.strong)
         touched: dict[tuple[str, int], DueRun] = {}
         for run in runs:
@@ -118,7 +130,9 @@ class Tempo:
             early = run.next_attempt_at > now or run.key in self._scouts
             tells = run.key in finished or not early
             if tells and lead is None and run.key not in self._eager:
-                self._samples.setdefault(kind, Sample()).add(finished=run.key in finished)
+                self._samples.setdefault(kind, Sample()).add(
+                    run.key.run_id, finished=run.key in finished
+                )
                 touched[kind] = run
             if run.key in finished:
                 self._eager.pop(run.key, None)
@@ -128,14 +142,15 @@ class Tempo:
         while len(self._eager) > _MOST_EAGER:  # cancelled, perhaps, or asked for by others
             self._eager.pop(next(iter(self._eager)))
         self._samples = dict(list(self._samples.items())[-_MOST_SAMPLES:])
-        return [
-            put_off
-            for kind, run in touched.items()
-            if (put_off := self._put_off(kind, run, now)) is not None
-        ]
+        self._settled = {kind: until for kind, until in self._settled.items() if until > now}
+        decided = [self._decide(kind, run, now) for kind, run in touched.items()]
+        return [one for one in decided if one is not None]
 
     def note_put_off(self, put_off: PutOff, count: int) -> None:
         """Learn how many runs a decision of `read` has put off."""
+        kind = (put_off.run_type, put_off.generation)
+        if count < put_off.most // 2:  # few are left: none that falls due before that time
+            self._settled[kind] = put_off.due_before
         if count:
             middle = put_off.submitted_from + (put_off.submitted_until - put_off.submitted_from) / 2
             self._unasked.append(_Unasked(put_off.run_type, middle, count, put_off.until))
@@ -157,13 +172,11 @@ class Tempo:
 
     def _unasked_like(self, run: DueRun, now: datetime) -> int:
         """Return how many runs of the same type and about the same age are put off."""
-        alike = generation(_age(run, now))
-        return sum(
-            one.count
-            for one in self._unasked
-            if one.run_type == run.key.run_type
-            and generation((now - one.submitted_at).total_seconds()) == alike
-        )
+        return sum(one.count for one in self._unasked if self._is_like(one, run, now))
+
+    def _is_like(self, one: _Unasked, run: DueRun, now: datetime) -> bool:
+        age = (now - one.submitted_at).total_seconds()
+        return one.run_type == run.key.run_type and generation(age) == generation(_age(run, now))
 
     def _scout_gap(self, run: DueRun, gap: float, now: datetime) -> float:
         unasked = self._unasked_like(run, now)
@@ -177,20 +190,32 @@ class Tempo:
         self._scouts[run.key] = now + timedelta(seconds=shorter)
         return shorter
 
-    def _put_off(self, kind: tuple[str, int], run: DueRun, now: datetime) -> PutOff | None:
-        most = self._samples[kind].unasked
-        if not most:
-            return None
+    def _decide(self, kind: tuple[str, int], run: DueRun, now: datetime) -> PutOff | Recall | None:
+        """Decide about the runs of a kind that were not asked for."""
+        sample, (youngest, oldest) = self._samples[kind], ages_of(kind[1])
+        submitted = now - timedelta(seconds=oldest), now - timedelta(seconds=youngest)
         gap = self._gap(run, now)
-        youngest, oldest = ages_of(kind[1])
+        asked_before = now - timedelta(seconds=gap * _EAGER_UP_TO)
+        if sample.worth_asking:
+            if not self._unasked_like(run, now):
+                return None
+            sample.latest.clear()
+            self._unasked = [one for one in self._unasked if not self._is_like(one, run, now)]
+            return Recall(kind[0], *submitted, asked_before, now)
+        most = sample.unasked
+        if not most or now < self._settled.get(kind, now):
+            return None
+        unasked = gap
+        if self._unasked_like(run, now) >= SCOUTED:  # those asked for in their place are enough
+            unasked = unasked_gap_seconds(_age(run, now), gap, self.limits.max_poll_seconds)
         return PutOff(
             kind[0],
-            now - timedelta(seconds=oldest),
-            now - timedelta(seconds=youngest),
+            *submitted,
             most,
             now + timedelta(seconds=gap * _AHEAD),
-            now - timedelta(seconds=gap * _EAGER_UP_TO),
-            now + timedelta(seconds=gap),
+            asked_before,
+            now + timedelta(seconds=unasked),
+            kind[1],
         )
 
     def _note_leads(

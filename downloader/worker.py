@@ -156,6 +156,7 @@ class Workers:
             session.turned_at = time.monotonic()
             last_look = session.polling_over  # what became ready before that is seen below
             await self._note()
+            self._leave_hung()
             await self._go_on()
             stopping = session.stopping.is_set()
             if stopping:
@@ -171,6 +172,27 @@ class Workers:
                 # Nobody waits for this turn yet.
                 lasts = self._crew.queued / self._per_second
                 await anyio.sleep(min(_GATHER_SECONDS, lasts / 2))
+
+    def _leave_hung(self) -> None:
+        """Have others in the places of transfers that were to stop, and give no sign of life."""
+        session = self._session
+        for lease, job in list(self._jobs.items()):
+            if not job.guard.is_hung or not self._crew.abandon(job):
+                continue
+            del self._jobs[lease]
+            job.guard.cancel()
+            job.guard.away.forfeit()
+            if job.host is not None:
+                job.host.ended(lease)
+            key, seconds = job.claim.run.key, time.monotonic() - job.began_at
+            session.release(key, lease)
+            session.tally.transfer(None, seconds)
+            _log.warning(
+                "run.transfer_hangs",
+                run_id=key.run_id,
+                run_type=key.run_type,
+                seconds=round(seconds, 3),
+            )
 
     def _put_back(self) -> None:
         """Give back what was claimed ahead and is not begun."""
@@ -355,7 +377,8 @@ class Workers:
     def _see_through(self, job: _Job) -> _Ended:
         """See one run through to an outcome, in its thread."""
         try:
-            with self._desks:
+            job.guard.begin()
+            with job.guard.away.at_desk():
                 delivered = self._transfer(job)
         except TransferError as error:
             return _Ended(job, self._after(job, error.problem))

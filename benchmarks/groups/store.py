@@ -127,7 +127,38 @@ def measure_steps(bench: Bench, what: str, databases: Sequence[Path], runs: int)
 
     """
     tell(f"{what}: {bench.rounds} rounds of {runs} runs")
-    command = python("-m", "benchmarks.store_steps", str(bench.rounds), str(runs))
+    return _measure_apart(bench, what, "benchmarks.store_steps", databases, runs)
+
+
+def measure_queue(bench: Bench) -> list[Row]:
+    """Measure what a queue of runs that never finish, of expired URLs and of ids costs."""
+    many = bench.size(1_000_000, 10_000)
+    tell(f"queue: making databases of {FEW:,} and {many:,} runs")
+    small, large = tracked(bench.folder / "short", FEW), tracked(bench.folder / "long", many)
+    steps = _measure_apart(bench, "queue", "benchmarks.queue_steps", [small, large])
+    return [
+        Row(
+            f"{name}, at {many:,} rows",
+            tuple(one[key] for one in steps[large]),
+            Unit.MICROSECONDS,
+            f"the same at {FEW:,} rows",
+            tuple(one[key] for one in steps[small]),
+            goal=goal,
+        )
+        for name, key, goal in (
+            ("claim 20 new runs behind those that never finish", "claim", 2.0),
+            ("see whether any run is unfinished", "look", 2.0),
+            ("put back a run whose URL has expired", "renew", 2.0),
+            ("`cancel` of a tenth of them, a run", "cancel", 2.0),
+            ("`retry` of these, a run", "retry", 2.0),
+        )
+    ]
+
+
+def _measure_apart(
+    bench: Bench, what: str, module: str, databases: Sequence[Path], *arguments: int
+) -> Steps:
+    command = python("-m", module, str(bench.rounds), *map(str, arguments))
     done = subprocess.run(
         [*command, *map(str, databases)],
         cwd=ROOT,
@@ -137,7 +168,7 @@ def measure_steps(bench: Bench, what: str, databases: Sequence[Path], runs: int)
         check=False,
     )
     if done.returncode != 0:
-        raise BenchmarkError(f"the store's steps failed:\n{done.stderr[-2000:]}")
+        raise BenchmarkError(f"{what} failed:\n{done.stderr[-2000:]}")
     found: dict[str, list[dict[str, float]]] = json.loads(done.stdout)
     bench.raw[what] = found
     return {Path(path): rounds for path, rounds in found.items()}

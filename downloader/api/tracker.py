@@ -141,6 +141,7 @@ class Tracker:
         """
         _check_type(run_type)
         found = intake.submit(self.database, run_type, _checked(run_ids), utc_now())
+        self.database.keep_log_short()
         return Submission(found.submitted, found.known)
 
     @told_in_python()
@@ -206,7 +207,9 @@ class Tracker:
         """Put every run that was given up back in the queue, as new; return how many."""
         if run_type is not None:
             _check_type(run_type)
-        return control.retry_failed(self.database, run_type, utc_now())
+        retried = control.retry_failed(self.database, run_type, utc_now())
+        self.database.keep_log_short()
+        return retried
 
     @told_in_python()
     def cancel(self, run_ids: Iterable[SupportsIndex], *, run_type: str = DEFAULT_RUN_TYPE) -> int:
@@ -218,7 +221,9 @@ class Tracker:
         """
         _check_type(run_type)
         keys = [RunKey(run_type, run_id) for run_id in _checked(run_ids)]
-        return len(control.cancel(self.database, keys, utc_now()).changed)
+        cancelled = control.cancel(self.database, keys, utc_now()).changed
+        self.database.keep_log_short()
+        return len(cancelled)
 
     def close(self) -> None:
         """Close the database; once is enough, and again does no harm."""

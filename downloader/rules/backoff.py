@@ -28,14 +28,16 @@ _MAX_EXPONENT: Final = 64
 """2**64 passes every maximum that makes sense, and no float overflows on the way."""
 
 
-def no_answer_delay_seconds(polls: int, minimum: float, maximum: float, jitter: float) -> float:
-    """Return the seconds to the next poll of a run that was polled `polls` times before in vain.
+def no_answer_delay_seconds(errors: int, minimum: float, maximum: float, jitter: float) -> float:
+    """Return the seconds to the next poll after one without an answer, and `errors` before it.
+
+    These are the ones in a row: what was answered before says nothing of how long it lasts.
 
     `minimum` for none, then growing 1.6-fold up to a minute; never below 0.8 `minimum`, never
     above `maximum`.
     """
     most = max(minimum, min(maximum, MAX_NO_ANSWER_DELAY_SECONDS))
-    return _delay(polls, minimum, most, NO_ANSWER_FACTOR, jitter)
+    return _delay(errors, minimum, most, NO_ANSWER_FACTOR, jitter)
 
 
 def attempt_delay_seconds(attempts: int, jitter: float) -> float:

@@ -20,6 +20,10 @@ MIN_BATCH: Final = 2
 MAX_BATCH: Final = 5
 """`maxItems` of `RunIDsRequestPayload.run_ids` in the service's OpenAPI."""
 
+ASKED_ALONE: Final = 2
+"""After so many polls in a row without an answer, while others had theirs, a run is asked for by
+itself: in a batch it would keep others from theirs, or one of these keeps it from its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

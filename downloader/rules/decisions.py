@@ -61,9 +61,12 @@ UNUSABLE: Final = {
 }
 """What the answers' judge puts in place of the provider's word, and how a person says it."""
 
-MINIMUM_POLLS_BEFORE_DEADLINE: Final = 3
-"""A run first asked for long after it was submitted (a huge backlog, a daemon that was off)
-is not given up because one answer said 'not yet'."""
+MINIMUM_ANSWERS_BEFORE_DEADLINE: Final = 3
+"""A run first asked for long after it was submitted (a huge backlog, a daemon that was off, an
+API that was away) is not given up because one answer said 'not yet'."""
+
+_ENOUGH_ANSWERS: Final = 4 * MINIMUM_ANSWERS_BEFORE_DEADLINE
+"""Of answers that came before the run's time, one soon after the other, it takes so many."""
 
 
 MINIMUM_UNKNOWN_ANSWERS: Final = 5
@@ -133,11 +136,24 @@ class Spent:
         return self.has_part and self.failing_since is None and self.error_code in _BROKE_OFF
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a run has been asked for so far.
+
+    `answers` counts the polls that had an answer about it, `poll_errors` those in a row up to the
+    last that had none while others had. `early` says that it was asked for before its time.
+    """
+
+    submitted_at: datetime
+    answers: int = 0
+    poll_errors: int = 0
+    early: bool = False
+
+
 def after_verdict(
     verdict: Verdict,
     *,
-    polls: int,
-    submitted_at: datetime,
+    asked: Asked,
     limits: Limits,
     now: datetime,
     delay_seconds: float,
@@ -147,7 +163,7 @@ def after_verdict(
 ) -> PollStep:
     """Return what an answer about one run leads to.
 
-    `polls` counts the answers before this one; after `delay_seconds` a run that is not finished
+    `asked` is how it was before this answer; after `delay_seconds` a run that is not finished
     is asked for again. `expires_at` and `valid_from` are when the URL's life ends and begins as it
     tells, in the server's time; `clock_offset` is the server's clock less ours.
     """
@@ -166,12 +182,7 @@ def after_verdict(
             if verdict.remote_status in UNUSABLE:
                 told = f"No usable answer about it from the API ({UNUSABLE[verdict.remote_status]})"
             given_up = _given_up(
-                told,
-                polls=polls,
-                submitted_at=submitted_at,
-                limits=limits,
-                now=now,
-                remote_status=verdict.remote_status,
+                told, asked.answers, asked, limits=limits, now=now, status=verdict.remote_status
             )
             if given_up is not None:
                 return given_up
@@ -206,68 +217,63 @@ def while_unknown(
     )
 
 
-def after_error_alone(
+def after_no_answer(
     error_code: str,
     error_message: str,
     *,
-    polls: int,
-    submitted_at: datetime,
+    asked: Asked,
+    retry_after_seconds: float | None,
+    others_answered: bool,
+    alone: bool,
     limits: Limits,
     now: datetime,
     jitter: float,
-) -> PollStep:
-    """Return the step for a run that has its request fail where others are answered.
+) -> PollLater | PollFailed:
+    """Return the step for a run whose request got no usable answer: later, and no blame.
 
-    Later, and no one else's fault; but not for ever.
+    Unless `others_answered` meanwhile: then such answers in a row count, make it wait ever longer,
+    have it asked for by itself, and where it was asked for `alone` they end it at its deadline.
     """
-    told = f"The API answers for others but not for this run: {error_message}"
-    given_up = _given_up(told, polls=polls, submitted_at=submitted_at, limits=limits, now=now)
-    return given_up or after_no_answer(
-        error_code,
-        error_message,
-        polls=polls,
-        retry_after_seconds=None,
-        limits=limits,
-        now=now,
-        jitter=jitter,
+    if others_answered and alone:
+        told = f"The API answers for others but not for this run: {error_message}"
+        given_up = _given_up(told, asked.poll_errors, asked, limits=limits, now=now)
+        if given_up is not None:
+            return replace(given_up, answered=False)
+    delay = no_answer_delay_seconds(
+        asked.poll_errors, limits.min_poll_seconds, limits.max_poll_seconds, jitter
+    )
+    delay = max(delay, retry_after_seconds or 0.0)
+    return PollLater(
+        now + timedelta(seconds=delay),
+        error_code=error_code,
+        error_message=error_message,
+        blamed=others_answered,
     )
 
 
 def _given_up(
     told: str,
+    before: int,
+    asked: Asked,
     *,
-    polls: int,
-    submitted_at: datetime,
     limits: Limits,
     now: datetime,
-    remote_status: str | None = None,
+    status: str | None = None,
 ) -> PollFailed | None:
-    age = (now - submitted_at).total_seconds()
-    if age < limits.give_up_after_seconds or polls + 1 < MINIMUM_POLLS_BEFORE_DEADLINE:
+    """End a run that is past its deadline, if enough like this answer came `before` it.
+
+    They are as far apart as polls are: one that came before the run's time ends it only where
+    many have, so that a run that always fills up others' batches has an end as well.
+    """
+    age = (now - asked.submitted_at).total_seconds()
+    enough = _ENOUGH_ANSWERS if asked.early else MINIMUM_ANSWERS_BEFORE_DEADLINE
+    if age < limits.give_up_after_seconds or before + 1 < enough:
         return None
     return PollFailed(
         "deadline",
         f"{told.rstrip('.')}, {_duration(age)} after it was submitted "
-        f"(asked {polls + 1} times); see --give-up-after.",
-        remote_status,
-    )
-
-
-def after_no_answer(
-    error_code: str,
-    error_message: str,
-    *,
-    polls: int,
-    retry_after_seconds: float | None,
-    limits: Limits,
-    now: datetime,
-    jitter: float,
-) -> PollLater:
-    """Return the step for a run whose batch got no usable answer: later, and no blame."""
-    delay = no_answer_delay_seconds(polls, limits.min_poll_seconds, limits.max_poll_seconds, jitter)
-    delay = max(delay, retry_after_seconds or 0.0)
-    return PollLater(
-        now + timedelta(seconds=delay), error_code=error_code, error_message=error_message
+        f"(asked {before + 1} times); see --give-up-after.",
+        status,
     )
 
 

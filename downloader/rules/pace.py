@@ -7,8 +7,10 @@ what the answers say of its neighbours. All durations are in seconds.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
-from math import ceil, floor, log, sqrt
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import ceil, floor, inf, log, sqrt
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -25,6 +27,17 @@ EAGER: Final = 0.03
 
 _EAGER_FACTOR: Final = 1.6
 
+REPOLLS_PER_SECOND: Final = 20.0
+"""How many requests a second may find nothing, of those for runs asked for before, unless
+`--api-rate` says how many there may be at all. So 30,000 runs that never finish are still asked for
+every five minutes, and 100,000 of them every quarter of an hour, for a tenth of a processor."""
+
+_SAVED_UP_SECONDS: Final = 5.0
+
+LONGEST: Final = 1 / 5
+"""Share of the runs asked for that goes to those due the longest of those asked for before: what is
+not likely to be finished waits longer where not all can be asked for in time, but not for ever."""
+
 ENOUGH_PAST: Final = 16
 """Below so many runs of the past nothing is concluded from them."""
 
@@ -38,6 +51,10 @@ SURE: Final = 16
 were one in five finished, so many would have missed it with a chance of 3 %."""
 
 
+_LATEST: Final = 10
+_ENOUGH_FINISHED: Final = 3
+"""Of so many latest answers, from which on others that were put off are worth asking for."""
+
 _UNASKED: Final = 9
 """Runs that are put off unasked for each one that was asked for."""
 
@@ -49,6 +66,9 @@ SAMPLE: Final = 5
 
 SCOUTED: Final = 50
 """From so many unasked runs on, a few of them are asked for more often than the others."""
+
+_UNASKED_AGE: Final = 0.75
+"""Share of their age for which runs are put off unasked: three times as long as a poll would."""
 
 _MOST_OFTEN: Final = 0.15
 _AGE_FACTOR: Final = 1.5
@@ -99,6 +119,14 @@ def eager_gap_seconds(age: float, since_seconds: float | None, minimum: float) -
     return gap if since_seconds is None else max(gap, since_seconds * _EAGER_FACTOR)
 
 
+def unasked_gap_seconds(age: float, gap: float, maximum: float) -> float:
+    """Return for how long runs of this age, polled each `gap` seconds, are put off unasked.
+
+    Longer than a poll would put them off: those asked in their place tell when that is over.
+    """
+    return min(max(gap, age * _UNASKED_AGE), max(gap, maximum))
+
+
 def scout_gap_seconds(gap: float, unasked: int, minimum: float) -> float:
     """Return the pause between two polls of a run that is asked for in place of `unasked` others.
 
@@ -117,14 +145,29 @@ class Sample:
     unfinished: int = 0
     """Answers 'not yet'; each 'finished' has taken half of those before it away."""
 
-    def add(self, *, finished: bool) -> None:
+    latest: deque[tuple[int, bool]] = field(default_factory=lambda: deque(maxlen=_LATEST))
+    """The latest answers: of which run, and whether it was finished."""
+
+    def add(self, run_id: int, *, finished: bool) -> None:
         """Learn from one answer."""
         self.unfinished = self.unfinished // 2 if finished else self.unfinished + 1
+        self.latest.append((run_id, finished))
 
     @property
     def unasked(self) -> int:
         """How many due runs of the kind may be put off unasked: 0 while it may be worth asking."""
         return min(self.unfinished * _UNASKED, MOST_UNASKED) if self.unfinished >= SURE else 0
+
+    @property
+    def worth_asking(self) -> bool:
+        """Whether those put off are worth a poll after all: many of their kind have finished.
+
+        Where all that are finished have lower ids than the others, or higher ones, they finish in
+        order: then their neighbours are worth asking for, and those far away are not.
+        """
+        found = [finished for _, finished in sorted(self.latest)]
+        changes = sum(one != other for one, other in pairwise(found))
+        return sum(found) >= _ENOUGH_FINISHED and changes != 1
 
 
 def generation(age: float) -> int:
@@ -140,6 +183,32 @@ def youngest_like(age: float) -> float:
 def ages_of(number: int) -> tuple[float, float]:
     """Return between which ages, in seconds, the runs of a generation are."""
     return (0.0 if number <= 0 else _AGE_FACTOR**number, _AGE_FACTOR ** (number + 1))
+
+
+def repolls_booked_until(booked_until: float, now: float) -> float:
+    """Return until when requests that find nothing are booked after one more, in seconds.
+
+    What was not used of the last seconds may be used at once. A clock set back forgets the rest.
+    """
+    earliest = now - _SAVED_UP_SECONDS
+    if booked_until > now + _SAVED_UP_SECONDS:
+        booked_until = earliest
+    return max(booked_until, earliest) + 1 / REPOLLS_PER_SECOND
+
+
+def repolls_wait_seconds(booked_until: float, now: float) -> float:
+    """Return how long no run is to be asked for again, as too many such requests found nothing."""
+    left = booked_until - now
+    return left if 0 < left <= _SAVED_UP_SECONDS else 0.0
+
+
+def lateness(pause_seconds: float, overdue_seconds: float) -> float:
+    """Return how late a run is against others: its delay in parts of the pause before its poll.
+
+    When that pause is over, each has the same chance to have finished; from then on that of one
+    whose pause was short grows faster. Without a pause, as of a run never asked for: infinite.
+    """
+    return overdue_seconds / pause_seconds if pause_seconds > 0 else inf
 
 
 def spread(seconds: float, jitter: float) -> float:
@@ -171,3 +240,15 @@ class PutOff:
     due_before: datetime
     asked_before: datetime
     until: datetime
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """Runs of one type and about one age that were put off, and may well be finished."""
+
+    run_type: str
+    submitted_from: datetime
+    submitted_until: datetime
+    asked_before: datetime
+    now: datetime

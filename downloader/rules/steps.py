@@ -27,7 +27,8 @@ class UrlReceived:
 class PollLater:
     """pending → pending: not finished yet, or no usable answer; ask again at `next_attempt_at`.
 
-    `asked` says whether the run was asked for at all: a claim given back counts no poll. With
+    `asked` says whether the run was asked for at all: a claim given back counts no poll. With an
+    error there was no answer; `blamed` says that others had one meanwhile. With
     `unknown_answers` the service does not know the run: so often in a row, since `unknown_since`.
     """
 
@@ -38,15 +39,20 @@ class PollLater:
     asked: bool = True
     unknown_since: datetime | None = None
     unknown_answers: int = 0
+    blamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class PollFailed:
-    """pending → failed: the provider says so, or the deadline has passed."""
+    """pending → failed: the provider says so, or the deadline has passed.
+
+    `answered` says whether this poll had an answer about the run.
+    """
 
     error_code: str
     error_message: str
     remote_status: str | None = None
+    answered: bool = True
 
 
 @dataclass(frozen=True, slots=True)

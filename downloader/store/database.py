@@ -22,6 +22,7 @@ import shlex
 import sqlite3
 import stat
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,7 +46,12 @@ MINIMUM_SQLITE: Final = (3, 37, 0)  # STRICT tables; RETURNING came in 3.35
 LARGE_LOG_BYTES: Final = 32 * 1024 * 1024
 """From here on the write-ahead log is to be emptied."""
 
-_LOG_SECONDS: Final = 3
+SHORT_LOG_BYTES: Final = 4 * 1024 * 1024
+"""From here on a program that writes one thing now and then empties it."""
+
+_LOG_SECONDS: Final = 3.0
+_BRIEFLY_SECONDS: Final = 0.1
+_LEFT_SECONDS: Final = 5.0
 _LOOKING_SECONDS: Final = 2.0
 _NO_ROOM_BYTES: Final = 1024 * 1024
 
@@ -144,6 +150,7 @@ class Database:
         self._busy_seconds = _LOOKING_SECONDS if only_looked_at else BUSY_TIMEOUT_SECONDS
         # SQLite has one writer at a time, and lets others sleep for milliseconds between looks.
         self._turn: Final = threading.Lock()
+        self._log_left_until = float("-inf")
         self._create_file()
         self.engine: Final = sa.create_engine(
             url,
@@ -274,19 +281,31 @@ class Database:
         except FileNotFoundError:
             return 0
 
-    def empty_log(self) -> bool:
+    def empty_log(self, wait_seconds: float = _LOG_SECONDS) -> bool:
         """Move the write-ahead log into the database and cut it to nothing.
 
-        Waits a moment for those who read from it, and has writers wait meanwhile. Returns False
-        where somebody goes on reading.
+        Waits up to `wait_seconds` for those who read from it, and has writers wait meanwhile.
+        Returns False where somebody goes on reading.
         """
         with self.connection("BEGIN") as connection:
-            _pragma(connection, f"busy_timeout={_LOG_SECONDS * 1000}")
+            _pragma(connection, f"busy_timeout={wait_seconds * 1000:.0f}")
             try:
                 [(busy, _, _)] = _pragma(connection, "wal_checkpoint(TRUNCATE)")
                 return not busy
             finally:
                 _pragma(connection, f"busy_timeout={self._busy_seconds * 1000:.0f}")
+
+    def keep_log_short(self) -> None:
+        """Empty the write-ahead log where it has grown; for a program that writes now and then.
+
+        It is not waited long for who reads from it, and where one does it is left for a while.
+        """
+        size, now = self.log_bytes(), time.monotonic()
+        if size < SHORT_LOG_BYTES or now < self._log_left_until:
+            return
+        with contextlib.suppress(StoreError):  # what was written is written
+            if not self.empty_log(_BRIEFLY_SECONDS):
+                self._log_left_until = now + _LEFT_SECONDS
 
     @contextlib.contextmanager
     def migrating(self) -> Iterator[sa.Connection]:

@@ -73,7 +73,9 @@ def record_selected(
                 runs.c.state,
                 sa.literal(str(to_state)),
                 sa.literal(reason),
-            ).where(which),
+            )
+            .where(which)
+            .order_by(runs.c.run_type, runs.c.run_id),
         )
     )
 

@@ -35,15 +35,17 @@ def count_unfinished(database: Database) -> int:
         return sum(count(connection, state) for state in sorted(UNFINISHED))
 
 
-def any_unfinished(database: Database, run_types: Iterable[str] | None = None) -> bool:
-    """Return whether any run (of these types, if given) is pending, ready or downloading."""
-    of_these = sa.true() if run_types is None else runs.c.run_type.in_(list(run_types))
+def any_unfinished(database: Database, run_types: Iterable[str]) -> bool:
+    """Return whether there is work: a run pending that is of these types, ready or downloading.
+
+    A ready run is transferred whatever its type. A row of each queue's index is read.
+    """
+    queues = [sa.and_(in_state(State.PENDING), runs.c.run_type == name) for name in run_types]
+    queues += [in_state(state) for state in (State.READY, State.DOWNLOADING)]
     with database.read() as connection:
         return any(
-            connection.scalar(
-                sa.select(sa.literal(1)).select_from(runs).where(in_state(state), of_these).limit(1)
-            )
-            for state in sorted(UNFINISHED)
+            connection.scalar(sa.select(sa.literal(1)).select_from(runs).where(queue).limit(1))
+            for queue in queues
         )
 
 

@@ -2,96 +2,133 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from downloader.rules.batching import MAX_BATCH
-from downloader.rules.pace import SAMPLE
+from downloader.rules.pace import MOST_UNASKED, SAMPLE
 from downloader.rules.states import State
-from downloader.store.polling import COLUMNS, OF_TYPE, PENDING, WINDOW, claim_batch, due_run
-from downloader.store.schema import runs
+from downloader.store.polling import (
+    COLUMNS,
+    OF_TYPE,
+    PENDING,
+    WINDOW,
+    all_of,
+    claim_batch,
+    due_run,
+    in_order_of_time,
+)
+from downloader.store.schema import UTCText, runs
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from downloader.rules.pace import Lead, PutOff
+    from downloader.rules.pace import Lead, PutOff, Recall
     from downloader.store.database import Database
     from downloader.store.leases import Owner
     from downloader.store.polling import ClaimedBatch
 
-_DUE = (
-    sa.select(
-        runs.c.run_id,
-        runs.c.next_attempt_at,
-        runs.c.submitted_at,
-        runs.c.updated_at,
-        runs.c.polls,
-        runs.c.lease_owner,
-        runs.c.error_code,
-    )
-    .where(
-        PENDING,
-        OF_TYPE,
-        runs.c.next_attempt_at <= sa.bindparam("due_before"),
-    )
-    .order_by(runs.c.next_attempt_at)
-    .limit(sa.bindparam("most"))
-    .subquery("due")
+_UNASKED = (
+    runs.c.run_id,
+    runs.c.next_attempt_at,
+    runs.c.submitted_at,
+    runs.c.updated_at,
+    runs.c.polls,
+    runs.c.lease_owner,
+    runs.c.error_code,
 )
-_ELIGIBLE = (
-    sa.select(
-        _DUE.c.run_id,
-        sa.func.row_number().over(order_by=_DUE.c.next_attempt_at).label("place"),
+
+
+def _alike(*when: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Select runs of about one age, not asked for just now, that wait for nothing but their time.
+
+    `place` numbers them by their ids.
+    """
+    some = all_of(in_order_of_time(_UNASKED, *when, most=sa.bindparam("most"))).subquery("some")
+    return sa.select(
+        some.c.run_id,
+        sa.func.row_number().over(order_by=some.c.run_id).label("place"),
+        sa.func.count().over().label("places"),
+    ).where(
+        some.c.submitted_at > sa.bindparam("submitted_from"),
+        some.c.submitted_at <= sa.bindparam("submitted_until"),
+        some.c.updated_at >= sa.bindparam("asked_since"),
+        sa.or_(some.c.polls == 0, some.c.updated_at <= sa.bindparam("asked_before")),
+        some.c.lease_owner.is_(None),
+        some.c.error_code.is_(None),
     )
-    .where(
-        _DUE.c.submitted_at > sa.bindparam("submitted_from"),
-        _DUE.c.submitted_at <= sa.bindparam("submitted_until"),
-        _DUE.c.updated_at >= sa.bindparam("asked_since"),
-        sa.or_(_DUE.c.polls == 0, _DUE.c.updated_at <= sa.bindparam("asked_before")),
-        _DUE.c.lease_owner.is_(None),
-        _DUE.c.error_code.is_(None),
-    )
-    .subquery("eligible")
+
+
+_DUE = _alike(runs.c.next_attempt_at <= sa.bindparam("due_before")).subquery("due")
+_SPARED = sa.select(_DUE.c.run_id).where(
+    _DUE.c.place % sa.bindparam("stride") != sa.bindparam("place_kept"),
+    # Runs that finish in order, or the last first, begin at an end.
+    _DUE.c.place.not_in([1, _DUE.c.places]),
+)
+_ANY_SPARED = _SPARED.limit(1)
+_LATEST: Final[sa.ColumnElement[datetime]] = sa.type_coerce(
+    sa.func.strftime("%Y-%m-%d %H:%M:%f000", runs.c.updated_at, sa.bindparam("longest")), UTCText
 )
 _PUT_OFF = (
+    sa.update(runs)
+    .where(OF_TYPE, PENDING, runs.c.run_id.in_(_SPARED.limit(sa.bindparam("most"))))
+    # `updated_at` stays: it says when the run was last asked for, and bounds all of this.
+    .values(next_attempt_at=sa.func.min(sa.bindparam("until", type_=UTCText), _LATEST))
+)
+_WAITING = _alike(runs.c.next_attempt_at > sa.bindparam("now")).subquery("waiting")
+_RECALL = (
     sa.update(runs)
     .where(
         OF_TYPE,
         PENDING,
-        runs.c.run_id.in_(
-            sa.select(_ELIGIBLE.c.run_id).where(
-                _ELIGIBLE.c.place % sa.bindparam("stride") != sa.bindparam("place_kept")
-            )
-        ),
+        runs.c.run_id.in_(sa.select(_WAITING.c.run_id).limit(sa.bindparam("most"))),
     )
-    # `updated_at` stays: it says when the run was last asked for, and bounds all of this.
-    .values(next_attempt_at=sa.bindparam("until"))
+    .values(next_attempt_at=sa.bindparam("now"))
 )
 
 
 def put_off(database: Database, decided: PutOff, *, max_poll_seconds: float, jitter: float) -> int:
     """Put due runs off unasked, all but a few that are spread over them; return how many.
 
-    A run whose turn would then come more than `max_poll_seconds` after the last time it was
-    asked for (or submitted) stays due, and so does one that had an error.
+    None is put off beyond `max_poll_seconds` after the last time it was asked for (or submitted),
+    and one that had an error stays due. Where there is none nothing is written.
     """
     stride = max(2, decided.most // SAMPLE)
+    longest = timedelta(seconds=max_poll_seconds)
+    values = {
+        "of_type": decided.run_type,
+        "due_before": decided.due_before,
+        "asked_before": decided.asked_before,
+        "most": decided.most,
+        "submitted_from": decided.submitted_from,
+        "submitted_until": decided.submitted_until,
+        # Whatever is put off is not due again at once.
+        "asked_since": decided.due_before - longest,
+        "stride": stride,
+        "place_kept": int(jitter * stride),
+        "until": decided.until,
+        "longest": f"{max_poll_seconds:+.3f} seconds",
+    }
+    with database.read() as connection:
+        if connection.execute(_ANY_SPARED, values).first() is None:
+            return 0
+    with database.write() as connection:
+        return connection.execute(_PUT_OFF, values).rowcount
+
+
+def recall(database: Database, decided: Recall) -> int:
+    """Have runs that were put off asked for now; return how many."""
     with database.write() as connection:
         return connection.execute(
-            _PUT_OFF,
+            _RECALL,
             {
                 "of_type": decided.run_type,
-                "due_before": decided.due_before,
+                "now": decided.now,
                 "asked_before": decided.asked_before,
-                "most": decided.most,
+                "most": MOST_UNASKED,
                 "submitted_from": decided.submitted_from,
                 "submitted_until": decided.submitted_until,
-                "asked_since": decided.until - timedelta(seconds=max_poll_seconds),
-                "stride": stride,
-                "place_kept": int(jitter * stride),
-                "until": decided.until,
+                "asked_since": decided.submitted_from,
             },
         ).rowcount
 
@@ -132,17 +169,18 @@ def claim_near(
 
     Only on one side of it, and none that was asked for within the lead's `quiet_seconds`.
     """
+    values = {
+        "of_type": lead.key.run_type,
+        "near": lead.key.run_id,
+        "quiet_since": now - timedelta(seconds=lead.quiet_seconds),
+        "submitted_until": lead.submitted_until,
+    }
+    near = _NEAR[lead.upwards]
+    with database.read() as connection:  # takes no lock where there is nothing to claim
+        if connection.execute(near, values).first() is None:
+            return []
     with database.write() as connection:
-        rows = connection.execute(
-            _NEAR[lead.upwards],
-            {
-                "of_type": lead.key.run_type,
-                "near": lead.key.run_id,
-                "quiet_since": now - timedelta(seconds=lead.quiet_seconds),
-                "submitted_until": lead.submitted_until,
-            },
-        )
-        found = [due_run(row) for row in rows]
+        found = [due_run(row) for row in connection.execute(near, values)]
         return (
             [claim_batch(connection, owner, found, now=now, lease_until=lease_until, lead=lead)]
             if found

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
+from math import inf
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from downloader.rules.answer_body import NOT_FOUND
-from downloader.rules.batching import MAX_BATCH, Batch, plan
-from downloader.rules.decisions import REFUSED, UNKNOWN
+from downloader.rules.batching import ASKED_ALONE, MAX_BATCH, Batch, plan
+from downloader.rules.decisions import REFUSED, UNKNOWN, Asked
 from downloader.rules.error_codes import API_ERRORS, TRANSFER_ERRORS
+from downloader.rules.pace import lateness
 from downloader.rules.states import RunKey, State
 from downloader.rules.steps import PollFailed, PollLater, UrlReceived
 from downloader.store import events
 from downloader.store.rows import ForRows
-from downloader.store.schema import BY_KEY, UTCText, in_state, one_more, runs
+from downloader.store.schema import (
+    BY_KEY,
+    PAUSE_CLASS,
+    PAUSE_CLASSES,
+    UTCText,
+    in_state,
+    one_more,
+    runs,
+)
 from downloader.store.transitions import (
     NO_LEASE,
     carry_out,
@@ -39,15 +49,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DueRun:
-    """A run to ask for, with what the decision about its answer needs."""
+    """A run to ask for, with what the decision about its answer needs.
+
+    `touched_at` is when it was last asked for, or submitted, or given back unasked.
+    """
 
     key: RunKey
     polls: int
     submitted_at: datetime
     next_attempt_at: datetime
+    touched_at: datetime
+    answers: int = 0
     poll_errors: int = 0
     unknown_since: datetime | None = None
     unknown_answers: int = 0
+
+    def asked(self, now: datetime) -> Asked:
+        """Return what the decisions about its answer go by."""
+        early = self.next_attempt_at > now
+        return Asked(self.submitted_at, self.answers, self.poll_errors, early)
+
+    def lateness(self, now: datetime) -> float:
+        """Return what it is waited for by, against others: see `pace.lateness`."""
+        due = self.next_attempt_at
+        return lateness((due - self.touched_at).total_seconds(), (now - due).total_seconds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,44 +92,75 @@ COLUMNS = (
     runs.c.polls,
     runs.c.submitted_at,
     runs.c.next_attempt_at,
+    runs.c.updated_at,
+    runs.c.answers,
+    runs.c.poll_errors,
     runs.c.unknown_since,
     runs.c.unknown_answers,
 )
 PENDING = in_state(State.PENDING)
 OF_TYPE = runs.c.run_type == sa.bindparam("of_type")
+NEVER_ASKED: Final = PAUSE_CLASSES[:1]
 
 WINDOW: Final = 256
 """Rows that are looked at for runs worth asking for before their time. What waits after an error,
 or for a new URL after a refused one, is not among these: it waits for its time."""
 
+
+def in_order_of_time(
+    columns: Sequence[sa.ColumnElement[Any]],
+    *where: sa.ColumnElement[bool],
+    most: sa.BindParameter[int] | int,
+    pauses: Iterable[int] = PAUSE_CLASSES,
+) -> list[sa.Subquery]:
+    """Select the pending runs of a type that fall due first: up to `most` of each class of pauses.
+
+    The index has the runs of each class in this order: no more than these are read.
+    """
+    return [
+        sa.select(*columns)
+        .where(PENDING, OF_TYPE, sa.literal_column(str(number)) == PAUSE_CLASS, *where)
+        .order_by(runs.c.next_attempt_at)
+        .limit(most)
+        .subquery(f"class_{number}")
+        for number in pauses
+    ]
+
+
+def all_of(found: Sequence[sa.Subquery]) -> sa.CompoundSelect[Any]:
+    """Select what was found in each class."""
+    return sa.union_all(*(sa.select(one) for one in found))
+
+
 # A claim moves `next_attempt_at` to its own end, so one whose holder died falls due by itself.
-_DUE = (
-    sa.select(*COLUMNS)
-    .where(PENDING, OF_TYPE, runs.c.next_attempt_at <= sa.bindparam("cutoff"))
-    .order_by(runs.c.next_attempt_at)
-    .limit(sa.bindparam("most"))
-)
-_NEXT = (
-    sa.select(*COLUMNS, runs.c.lease_owner, runs.c.error_code)
-    .where(
-        PENDING,
-        OF_TYPE,
-        runs.c.next_attempt_at > sa.bindparam("cutoff"),
-        runs.c.next_attempt_at <= sa.bindparam("horizon"),
+_IS_DUE = runs.c.next_attempt_at <= sa.bindparam("cutoff")
+_DUE = all_of(in_order_of_time(COLUMNS, _IS_DUE, most=sa.bindparam("most")))
+_DUE_NEW = all_of(in_order_of_time(COLUMNS, _IS_DUE, most=sa.bindparam("most"), pauses=NEVER_ASKED))
+_ONE = sa.literal(1).label("one")
+_ANY_DUE = all_of(in_order_of_time([_ONE], _IS_DUE, most=1))
+_ANY_NEW = all_of(in_order_of_time([_ONE], _IS_DUE, most=1, pauses=NEVER_ASKED))
+_SOON = sa.union_all(
+    *(
+        sa.select(
+            sa.select(*(next_.c[column.name] for column in COLUMNS))
+            .where(
+                next_.c.lease_owner.is_(None),
+                next_.c.error_code.is_(None),
+                # Not one that was left alone because it is too young, or others speak for it.
+                sa.or_(next_.c.polls > 0, next_.c.next_attempt_at <= next_.c.submitted_at),
+            )
+            .limit(sa.bindparam("most"))
+            .subquery(f"soon_{number}")
+        )
+        for number, next_ in enumerate(
+            in_order_of_time(
+                (*COLUMNS, runs.c.lease_owner, runs.c.error_code),
+                runs.c.next_attempt_at > sa.bindparam("cutoff"),
+                runs.c.next_attempt_at <= sa.bindparam("horizon"),
+                most=WINDOW,
+            )
+        )
     )
-    .order_by(runs.c.next_attempt_at)
-    .limit(WINDOW)
-    .subquery("next")
-)
-_SOON = (
-    sa.select(*(_NEXT.c[column.name] for column in COLUMNS))
-    .where(
-        _NEXT.c.lease_owner.is_(None),
-        _NEXT.c.error_code.is_(None),
-        # Not one that was left alone because it is too young, or because others speak for it.
-        sa.or_(_NEXT.c.polls > 0, _NEXT.c.next_attempt_at <= _NEXT.c.submitted_at),
-    )
-    .limit(sa.bindparam("most"))
 )
 _CLAIM = ForRows(
     sa.update(runs)
@@ -121,12 +177,8 @@ _LEAVE = ForRows(
     sa.update(runs).where(*BY_KEY, PENDING).values(next_attempt_at=sa.bindparam("until"))
 )
 
-_EARLIEST = (
-    sa.select(runs.c.next_attempt_at)
-    .where(PENDING, OF_TYPE)
-    .order_by(runs.c.next_attempt_at)
-    .limit(1)
-)
+_NEXT_DUE = all_of(in_order_of_time([runs.c.next_attempt_at], most=1)).subquery("first")
+_EARLIEST = sa.select(sa.func.min(_NEXT_DUE.c.next_attempt_at, type_=UTCText))
 
 
 def next_due_at(database: Database, run_types: Iterable[str]) -> datetime | None:
@@ -136,30 +188,70 @@ def next_due_at(database: Database, run_types: Iterable[str]) -> datetime | None
     return min((moment for moment in found if moment is not None), default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which due runs to claim: up to `most`, those never asked for first.
+
+    Up to `longest` of them are those that have been due the longest of the others. With `only_new`
+    none is asked for again.
+    """
+
+    most: int
+    longest: int = 0
+    only_new: bool = False
+
+    def choose(self, due: Sequence[DueRun], now: datetime) -> list[DueRun]:
+        """Return these runs, in the order in which they are to be asked for."""
+        if len(due) > self.most:
+            again = [run for run in due if run.lateness(now) < inf]
+            by_time = sorted(again, key=attrgetter("next_attempt_at"))[: self.longest]
+            taken = {run.key for run in by_time}
+            others = sorted(
+                (run for run in due if run.key not in taken),
+                key=lambda run: (-run.lateness(now), run.next_attempt_at),
+            )
+            due = [*by_time, *others[: self.most - len(by_time)]]
+        return sorted(due, key=lambda run: (run.lateness(now) < inf, run.next_attempt_at))
+
+
 def claim_due(
     database: Database,
     owner: Owner,
     run_types: Iterable[str],
     *,
-    most: int,
+    wanted: Wanted,
     now: datetime,
     cutoff: datetime,
     soon_seconds: float,
     lease_until: datetime,
     too_young: Callable[[Sequence[DueRun], datetime], Mapping[RunKey, datetime]] | None = None,
 ) -> list[ClaimedBatch]:
-    """Claim up to `most` runs due at `cutoff`, the most overdue first, packed into batches.
+    """Claim runs that are `wanted` of those due at `cutoff`, packed into batches.
 
     A batch that comes out short is filled up with runs due within `soon_seconds`, so a few
-    more than `most` may be claimed. Nobody else asks for them until `lease_until`. Runs that
-    `too_young` names are left alone until the moment that it gives.
+    more may be claimed. Nobody else asks for them until `lease_until`. Runs that
+    `too_young` names are left alone until the moment that it gives. Where none is due nothing is
+    written, and no lock taken.
     """
+    names = list(run_types) if wanted.most > 0 else []
+    values = {"cutoff": cutoff, "most": wanted.most}
+    with database.read() as connection:
+        look = _ANY_NEW if wanted.only_new else _ANY_DUE
+        names = [
+            name
+            for name in names
+            if connection.execute(look, {**values, "of_type": name}).first() is not None
+        ]
+    if not names:
+        return []
     with database.write() as connection:
         due: list[DueRun] = []
-        for name in run_types:
-            found = connection.execute(_DUE, {"of_type": name, "cutoff": cutoff, "most": most})
+        for name in names:
+            found = connection.execute(
+                _DUE_NEW if wanted.only_new else _DUE, {**values, "of_type": name}
+            )
             due += [due_run(row) for row in found]
-        due = sorted(due, key=attrgetter("next_attempt_at"))[:most]
+        due = wanted.choose(due, now)
         if too_young is not None and (young := too_young(due, now)):
             _LEAVE.execute(
                 connection,
@@ -169,9 +261,12 @@ def claim_due(
                 ],
             )
             due = [run for run in due if run.key not in young]
+        # What had no answer, again and again, while others had, is asked for by itself.
+        alone = [run for run in due if run.poll_errors >= ASKED_ALONE]
+        due = [run for run in due if run.poll_errors < ASKED_ALONE]
         soon: list[DueRun] = []
         for name in {run.key.run_type for run in due}:
-            found = connection.execute(
+            rows = connection.execute(
                 _SOON,
                 {
                     "of_type": name,
@@ -180,17 +275,16 @@ def claim_due(
                     "most": MAX_BATCH - 1,
                 },
             )
-            soon += [due_run(row) for row in found]
+            soonest = sorted(map(due_run, rows), key=attrgetter("next_attempt_at"))
+            soon += soonest[: MAX_BATCH - 1]
         by_key = {run.key: run for run in (*due, *soon)}
-        return [
-            claim_batch(
-                connection,
-                owner,
-                [by_key[RunKey(batch.run_type, run_id)] for run_id in batch.run_ids],
-                now=now,
-                lease_until=lease_until,
-            )
+        together = [
+            [by_key[RunKey(batch.run_type, run_id)] for run_id in batch.run_ids]
             for batch in plan([run.key for run in due], [run.key for run in soon])
+        ]
+        return [
+            claim_batch(connection, owner, batch, now=now, lease_until=lease_until)
+            for batch in (*together, *([run] for run in alone))
         ]
 
 
@@ -224,15 +318,8 @@ def claim_batch(
 
 def due_run(row: Sequence[Any]) -> DueRun:
     """Read a row of `COLUMNS`."""
-    run_type, run_id, polls, submitted_at, next_attempt_at, unknown_since, unknown_answers = row
-    return DueRun(
-        RunKey(run_type, run_id),
-        polls,
-        submitted_at,
-        next_attempt_at,
-        unknown_since=unknown_since,
-        unknown_answers=unknown_answers,
-    )
+    run_type, run_id, *rest = row
+    return DueRun(RunKey(run_type, run_id), *rest)
 
 
 _HELD = held(State.PENDING)
@@ -240,19 +327,40 @@ _WORD: Final[sa.ColumnElement[str]] = sa.func.coalesce(
     sa.bindparam("new_remote_status"), runs.c.remote_status
 )
 _ASKED: Final = {"polls": one_more(runs.c.polls), "remote_status": _WORD}
-_NO_ANSWER: Final = sa.and_(
-    sa.bindparam("new_error_code").is_not(None), sa.bindparam("new_unknown_answers") == 0
-)
+_ANSWERED: Final = {"answers": one_more(runs.c.answers), "poll_errors": 0}
 _KNOWN_WORD: Final[sa.ColumnElement[str]] = sa.func.coalesce(
     sa.bindparam("new_remote_status"), sa.func.nullif(runs.c.remote_status, NOT_FOUND)
 )
+_UNKNOWN_AS_TOLD: Final = {
+    "remote_status": _KNOWN_WORD,
+    "unknown_since": sa.bindparam("new_unknown_since", type_=UTCText),
+    "unknown_answers": sa.bindparam("new_unknown_answers"),
+}
+# Without an answer the run is as unknown as before; any other answer knows it.
+_UNKNOWN_AS_BEFORE: Final = {
+    "remote_status": _WORD,
+    "unknown_since": runs.c.unknown_since,
+    "unknown_answers": runs.c.unknown_answers,
+}
 _ERROR_OF_THE_API: Final = sa.or_(
     runs.c.error_code.in_(sorted((API_ERRORS | {UNKNOWN}) - TRANSFER_ERRORS)),
     sa.and_(runs.c.attempts == 0, runs.c.refreshes == 0),  # some codes are of both
 )
 _URL_REFUSED: Final = runs.c.error_code == REFUSED
+_KEPT: Final = {
+    # That the last URL was refused is remembered until there is another one.
+    "error_code": sa.case((_URL_REFUSED, REFUSED), else_=sa.bindparam("new_error_code")),
+    "error_message": sa.case(
+        (_URL_REFUSED, runs.c.error_message), else_=sa.bindparam("new_error_message")
+    ),
+}
 _NOT_ASKED: Final = "not asked"
 """The kind of a step that only gives a claim back."""
+_NO_ANSWER: Final = "no answer"
+"""The kind of a step after a poll that had none, for no fault of the run."""
+_NO_ANSWER_ALONE: Final = "no answer, where others had one"
+_FAILED_UNANSWERED: Final = "failed, without an answer"
+_FAILED: Final = {"state": State.FAILED.value, "next_attempt_at": None}
 
 _STATEMENTS: Final[Mapping[type[PollStep] | str, ForRows]] = {
     UrlReceived: statement(
@@ -261,6 +369,7 @@ _STATEMENTS: Final[Mapping[type[PollStep] | str, ForRows]] = {
         {
             "state": State.READY.value,
             "polls": one_more(runs.c.polls),
+            **_ANSWERED,
             "next_attempt_at": sa.func.coalesce(
                 sa.bindparam("new_next_attempt_at", type_=runs.c.next_attempt_at.type),
                 sa.bindparam("now", type_=runs.c.next_attempt_at.type),
@@ -273,25 +382,16 @@ _STATEMENTS: Final[Mapping[type[PollStep] | str, ForRows]] = {
             "unknown_answers": 0,
         },
     ),
-    PollLater: statement(
+    PollLater: statement(PollLater, _HELD, {**_ASKED, **_ANSWERED, **_KEPT, **_UNKNOWN_AS_TOLD}),
+    _NO_ANSWER: statement(PollLater, _HELD, {**_ASKED, **_KEPT, **_UNKNOWN_AS_BEFORE}),
+    _NO_ANSWER_ALONE: statement(
         PollLater,
         _HELD,
         {
             **_ASKED,
-            # Without an answer the run is as unknown as before; any other answer knows it.
-            "remote_status": sa.case((_NO_ANSWER, _WORD), else_=_KNOWN_WORD),
-            "unknown_since": sa.case(
-                (_NO_ANSWER, runs.c.unknown_since),
-                else_=sa.bindparam("new_unknown_since", type_=UTCText),
-            ),
-            "unknown_answers": sa.case(
-                (_NO_ANSWER, runs.c.unknown_answers), else_=sa.bindparam("new_unknown_answers")
-            ),
-            # That the last URL was refused is remembered until there is another one.
-            "error_code": sa.case((_URL_REFUSED, REFUSED), else_=sa.bindparam("new_error_code")),
-            "error_message": sa.case(
-                (_URL_REFUSED, runs.c.error_message), else_=sa.bindparam("new_error_message")
-            ),
+            "poll_errors": one_more(runs.c.poll_errors),
+            **_KEPT,
+            **_UNKNOWN_AS_BEFORE,
         },
     ),
     PollFailed: statement(
@@ -299,12 +399,13 @@ _STATEMENTS: Final[Mapping[type[PollStep] | str, ForRows]] = {
         _HELD,
         {
             **_ASKED,
-            "state": State.FAILED.value,
-            "next_attempt_at": None,
+            **_ANSWERED,
+            **_FAILED,
             "unknown_answers": runs.c.unknown_answers
             + (sa.bindparam("new_error_code") == UNKNOWN).cast(sa.Integer),
         },
     ),
+    _FAILED_UNANSWERED: statement(PollFailed, _HELD, {**_ASKED, **_FAILED}),
     _NOT_ASKED: ForRows(
         sa.update(runs)
         .where(*_HELD)
@@ -341,8 +442,14 @@ def record_polls(
 
 
 def _kind_of(step: PollStep) -> type[PollStep] | str:
-    unasked = isinstance(step, PollLater) and not step.asked
-    return _NOT_ASKED if unasked else type(step)
+    if isinstance(step, PollLater):
+        if not step.asked:
+            return _NOT_ASKED
+        if step.error_code is not None and not step.unknown_answers:
+            return _NO_ANSWER_ALONE if step.blamed else _NO_ANSWER
+    if isinstance(step, PollFailed) and not step.answered:
+        return _FAILED_UNANSWERED
+    return type(step)
 
 
 def _event_of(key: RunKey, step: PollStep) -> tuple[RunKey, State, State, str, str | None] | None:

@@ -262,14 +262,29 @@ runs = sa.Table(
 )
 
 
-def _queue(name: str, state: State, *columns: str) -> sa.Index:
+def _queue(name: str, state: State, *columns: str | sa.ColumnElement[int]) -> sa.Index:
     """Index one queue: a partial index on a single state stays as small as its queue is."""
     only = sa.text(f"state = '{state}'")
-    return sa.Index(name, *(runs.c[column] for column in columns), sqlite_where=only)
+    found = [runs.c[one] if isinstance(one, str) else one for one in columns]
+    return sa.Index(name, *found, sqlite_where=only)
 
+
+_PAUSES: Final = "(julianday(next_attempt_at) - julianday(updated_at)) * 86400.0"
+PAUSE_CLASS: Final = sa.literal_column(
+    "CASE WHEN next_attempt_at <= updated_at THEN 0"
+    f" WHEN {_PAUSES} < 4 THEN 1"
+    f" WHEN {_PAUSES} < 16 THEN 2"
+    f" WHEN {_PAUSES} < 64 THEN 3"
+    " ELSE 4 END",
+    sa.Integer,
+)
+"""How long the pause before a pending run's next poll is, roughly: 0 where there is none, as of a
+run never asked for. Queries have to say it as the index does."""
+
+PAUSE_CLASSES: Final = range(5)
 
 QUEUES: Final = (
-    _queue("ix_runs_pending", State.PENDING, "run_type", "next_attempt_at"),
+    _queue("ix_runs_pending", State.PENDING, "run_type", PAUSE_CLASS, "next_attempt_at"),
     _queue("ix_runs_ready", State.READY, "next_attempt_at", "url_expires_at"),
     _queue("ix_runs_downloading", State.DOWNLOADING, "lease_expires_at"),
     _queue("ix_runs_failed", State.FAILED, "updated_at"),

@@ -163,35 +163,37 @@ _NOTE = (
     )
 )
 _NOT_TRIED_SINCE = runs.c.next_attempt_at == runs.c.ready_at
-_DUE = (
-    sa.select(
-        runs.c.run_type,
-        runs.c.run_id,
-        runs.c.url,
-        runs.c.url_expires_at,
-        runs.c.ready_at,
-        runs.c.attempts,
-        runs.c.refreshes,
-        runs.c.etag,
-        runs.c.bytes,
-        runs.c.error_code,
-        runs.c.submitted_at,
-        sa.and_(
-            _NOT_TRIED_SINCE,
-            runs.c.attempts == 0,
-            runs.c.refreshes == 0,
-            runs.c.etag.is_(None),
-            runs.c.last_modified.is_(None),
-        ).label("untried"),
-        runs.c.last_modified,
-        runs.c.digest,
-        runs.c.failing_since,
-    )
-    .where(_READY)
-    # The earliest to expire first; of unknown expiry last, the oldest first.
-    .order_by(runs.c.url_expires_at.is_(None), runs.c.url_expires_at, runs.c.ready_at)
-    .limit(sa.bindparam("most"))
+_RUN = (
+    runs.c.run_type,
+    runs.c.run_id,
+    runs.c.url,
+    runs.c.url_expires_at,
+    runs.c.ready_at,
+    runs.c.attempts,
+    runs.c.refreshes,
+    runs.c.etag,
+    runs.c.bytes,
+    runs.c.error_code,
+    runs.c.submitted_at,
+    sa.and_(
+        _NOT_TRIED_SINCE,
+        runs.c.attempts == 0,
+        runs.c.refreshes == 0,
+        runs.c.etag.is_(None),
+        runs.c.last_modified.is_(None),
+    ).label("untried"),
+    runs.c.last_modified,
+    runs.c.digest,
+    runs.c.failing_since,
 )
+
+_WINDOW: Final = 5_000
+"""Among so many that wait, those that have waited the longest, the earliest to expire is looked
+for; and so many with an expired URL are put back together."""
+
+_COUNTED: Final = 10_000
+"""More runs than so many are not counted: nobody wants to know how many more wait."""
+
 _NOW = runs.c.next_attempt_at <= sa.bindparam("now")
 _ONCE = sa.or_(
     runs.c.next_attempt_at <= sa.bindparam("cutoff"),
@@ -214,13 +216,42 @@ _CLAIM = ForRows(
 class _Looking(NamedTuple):
     """The statements that look into the ready queue under one condition."""
 
+    any: sa.Select[Any]
     first: sa.Select[Any]
+    expired: sa.Select[Any]
     waiting: sa.Select[Any]
 
 
+_ROW: Final[sa.ColumnElement[int]] = sa.literal_column("runs.rowid")
+
+
 def _looking(condition: sa.ColumnElement[bool]) -> _Looking:
-    waiting = sa.select(sa.func.count()).select_from(runs).where(_READY, condition)
-    return _Looking(_DUE.where(condition), waiting)
+    due = (_READY, condition)
+    some = (
+        sa.select(_ROW.label("row"), runs.c.url_expires_at, runs.c.next_attempt_at)
+        .where(*due)
+        .order_by(runs.c.next_attempt_at)
+        .limit(_WINDOW)
+        .subquery("some")
+    )
+    # The earliest to expire first; of unknown expiry last, the oldest first.
+    first = (
+        sa.select(some.c.row)
+        .order_by(some.c.url_expires_at.is_(None), some.c.url_expires_at, some.c.next_attempt_at)
+        .limit(sa.bindparam("most"))
+    )
+    expired = (
+        sa.select(_ROW).where(*due, runs.c.url_expires_at <= sa.bindparam("now")).limit(_WINDOW)
+    )
+    one = sa.select(sa.literal(1)).select_from(runs).where(*due)
+    counted = one.limit(_COUNTED).subquery("counted")
+    in_order = (runs.c.url_expires_at.is_(None), runs.c.url_expires_at, runs.c.next_attempt_at)
+    return _Looking(
+        one.limit(1),
+        sa.select(*_RUN).where(_ROW.in_(first)).order_by(*in_order),
+        sa.select(*_RUN).where(_ROW.in_(expired)),
+        sa.select(sa.func.count()).select_from(counted),
+    )
 
 
 _LOOK_NOW = _looking(_NOW)
@@ -308,10 +339,12 @@ def record_transfers(
 
 
 _HELD_UP = sa.and_(_READY, runs.c.error_code == UNREACHABLE)
-_COUNT_HELD_UP = (
-    sa.select(sa.func.count())
+_COUNT_HELD_UP = sa.select(sa.func.count()).select_from(
+    sa.select(sa.literal(1))
     .select_from(runs)
     .where(_HELD_UP, runs.c.next_attempt_at > sa.bindparam("now"))
+    .limit(_COUNTED)
+    .subquery("held_up")
 )
 _GO_ON = (
     sa.update(runs)
@@ -335,42 +368,52 @@ def end_hold_up(database: Database, now: datetime) -> int:
 def _any_ready(database: Database, claim: Claim) -> bool:
     looking, values = _may_be_taken(claim.now, claim.cutoff)
     with database.read() as connection:
-        return connection.execute(looking.first, values | {"most": 1}).first() is not None
+        return connection.execute(looking.any, values).first() is not None
 
 
 def _claim(connection: sa.Connection, claim: Claim) -> Ready:
-    claimed: list[ClaimedRun] = []
-    history: list[tuple[RunKey, State, State, str, str | None]] = []
-    expired = failed = held_up = 0
     now = claim.now
     looking, values = _may_be_taken(now, claim.cutoff)
     rows = connection.execute(looking.first, values | {"most": claim.most}).all()
-    taken: list[dict[str, object]] = []
+    claimed: list[ClaimedRun] = []
+    left: dict[RunKey, ReadyStep] = {}
     for run in map(_ready_run, rows):
         step = claim.judge(run)
         if step is None:
-            one = ClaimedRun(run, claim.owner.new_lease())
-            claimed.append(one)
-            taken.append(
-                {
-                    "key_type": run.key.run_type,
-                    "key_id": run.key.run_id,
-                    "lease": one.lease,
-                    "until": claim.lease_until,
-                    "now": now,
-                }
-            )
-            continue
-        _LEAVE[type(step)].execute(connection, [parameters(run.key, None, step, now)])
-        if isinstance(step, HeldUp):
-            held_up += 1
-            continue
-        history.append((run.key, State.READY, *_told(step)))
-        expired += isinstance(step, NewUrl)
-        failed += isinstance(step, TransferFailed)
+            claimed.append(ClaimedRun(run, claim.owner.new_lease()))
+        else:
+            left[run.key] = step
+    if any(isinstance(step, NewUrl) for step in left.values()):
+        # Where one has expired many may have: looked at one by one they would hold up the others.
+        for run in map(_ready_run, connection.execute(looking.expired, values)):
+            step = None if run.key in left else claim.judge(run)
+            if isinstance(step, NewUrl | TransferFailed):
+                left[run.key] = step
+        claimed = [one for one in claimed if one.run.key not in left]
+    for kind, leave in _LEAVE.items():
+        group = [
+            parameters(key, None, step, now) for key, step in left.items() if type(step) is kind
+        ]
+        if group:
+            leave.execute(connection, group)
+    taken = [
+        {
+            "key_type": one.run.key.run_type,
+            "key_id": one.run.key.run_id,
+            "lease": one.lease,
+            "until": claim.lease_until,
+            "now": now,
+        }
+        for one in claimed
+    ]
     if taken and _CLAIM.execute(connection, taken) != len(taken):
         # Edited by hand: a type that is no text, or none that can be read, names no row.
         claimed = [one for one in claimed if _is_held(connection, one)]
+    history: list[tuple[RunKey, State, State, str, str | None]] = [
+        (key, State.READY, *_told(step))
+        for key, step in left.items()
+        if not isinstance(step, HeldUp)
+    ]
     history += [
         (one.run.key, State.READY, State.DOWNLOADING, "claimed", one.lease) for one in claimed
     ]
@@ -378,7 +421,13 @@ def _claim(connection: sa.Connection, claim: Claim) -> Ready:
     waiting = 0
     if len(rows) == claim.most:  # there may be more
         waiting = connection.scalar(looking.waiting, values) or 0
-    return Ready(tuple(claimed), expired, failed, waiting, held_up)
+    return Ready(
+        tuple(claimed),
+        sum(isinstance(step, NewUrl) for step in left.values()),
+        sum(isinstance(step, TransferFailed) for step in left.values()),
+        waiting,
+        sum(isinstance(step, HeldUp) for step in left.values()),
+    )
 
 
 def _is_held(connection: sa.Connection, claim: ClaimedRun) -> bool:

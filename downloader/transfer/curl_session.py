@@ -201,6 +201,7 @@ class Session:
             if timer_at is not None:
                 until = min(until, timer_at)
             running = 1
+            answer.guard.allow(until - now)
             with answer.guard.away:
                 events = self._poll.poll(max(0, math.ceil((until - now) * 1000)))
             for descriptor, event in events:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from downloader.transfer.desks import Away
 
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from downloader.transfer.desks import Desks
+
+
+HUNG_SECONDS: Final = 5.0
+"""A thread that was told to stop and gives no sign of life for so long has its place taken."""
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: somebody said stop
@@ -26,10 +31,16 @@ class Guard:
     that out here, before it publishes, whatever the wall clock did.
 
     `away` is a context for whatever the transfer waits for: others may be at work meanwhile.
+
+    The lease is extended only while the transfer is `alive`: a thread that hangs, on a disk that
+    does not answer for instance, loses it as a process does that was killed.
     """
 
     def __init__(self, lease_seconds: float, desks: Desks | None = None) -> None:
         self.away = Away(desks)
+        self._alive_at = time.monotonic()
+        self._allowed_until = math.inf  # it waits for a thread
+        self._cancelled_at = math.inf
         self._lock = threading.Lock()
         self._wake: Callable[[], None] | None = None
         self._cancelled = threading.Event()
@@ -39,9 +50,31 @@ class Guard:
         """Note that the lease now ends `lease_seconds` from now."""
         self._ends_at = time.monotonic() + lease_seconds
 
+    def begin(self) -> None:
+        """Note that the transfer has a thread, which is to give signs of life from now on."""
+        self._alive_at = self._allowed_until = time.monotonic()
+
+    def allow(self, seconds: float) -> None:
+        """Expect no sign of life for so long: the transfer waits for what ends by then."""
+        self._allowed_until = time.monotonic() + seconds
+
+    def is_alive(self, since: float) -> bool:
+        """Return whether it has done anything since then (monotonic clock), or waits as it may."""
+        if self.away.waits_for_desk:
+            return True
+        return max(self._alive_at, self._allowed_until) >= since
+
+    @property
+    def is_hung(self) -> bool:
+        """Whether it was to stop some seconds ago, and has given no sign of life since."""
+        told_at = min(self._cancelled_at, self._ends_at)
+        now = time.monotonic()
+        return now - told_at >= HUNG_SECONDS and not self.is_alive(now - HUNG_SECONDS)
+
     def cancel(self) -> None:
         """Tell the transfer to stop, and wake it where it waits for bytes."""
         with self._lock:
+            self._cancelled_at = min(self._cancelled_at, time.monotonic())
             self._cancelled.set()
             if self._wake is not None:
                 self._wake()
@@ -52,7 +85,8 @@ class Guard:
         return self._cancelled.is_set() or time.monotonic() >= self._ends_at
 
     def check(self) -> None:
-        """Raise `Interrupted` where the transfer must stop."""
+        """Raise `Interrupted` where the transfer must stop; a sign of life of its thread."""
+        self._alive_at = time.monotonic()
         if self.cancelled:
             raise Interrupted
 
@@ -62,6 +96,7 @@ class Guard:
         self.check()
         if seconds <= 0:
             return
+        self.allow(seconds)
         with self.away:
             while (left := over_at - time.monotonic()) > 0:
                 # The lease may end meanwhile, or be extended.

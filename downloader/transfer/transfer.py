@@ -37,6 +37,10 @@ if TYPE_CHECKING:
 REFUSAL_BYTES: Final = 16 * 1024
 """How much of a refusal is read to tell whether the URL has expired."""
 
+SLOWEST_DISK: Final = 5_000_000
+"""Bytes a second that a disk is given time for before a transfer that waits for it is taken to
+hang, where a whole file is read or forced to it."""
+
 RESUMABLE_BYTES: Final = 64 * 1024
 """From this size on it is worth a write to the database to be able to resume."""
 
@@ -124,10 +128,12 @@ def transfer(order: Order, output: Output, engine: Engine, guard: Guard) -> Deli
     if order.untried:
         part = output.open_part(order.key, *wanted, untried=True)
     else:
+        guard.allow((wanted[1] or 0) / SLOWEST_DISK)
         with guard.away:  # what there is of it is read
             part = output.open_part(order.key, *wanted)
     try:
         if part.linked:
+            guard.allow(part.size / SLOWEST_DISK)
             with guard.away, disk_errors(output.folder):
                 adopted = _adopt(part)
             if adopted is not None:
@@ -270,6 +276,7 @@ def _publish(order: Order, output: Output, part: Part, sink: _PartSink, guard: G
     try:
         with disk_errors(output.folder):
             reach(At.TRANSFER_WRITTEN)
+            guard.allow(hashed.bytes / SLOWEST_DISK)
             with guard.away:
                 part.sync()
             guard.check()  # the last moment at which a lost lease costs nothing

@@ -42,6 +42,17 @@ COLUMNS = {
     "digest": "digest TEXT",
 }
 
+# Those never asked for are found at once, and of the others those whose pause is short: see
+# "How polls are timed" in docs/architecture.md.
+PAUSES = "(julianday(next_attempt_at) - julianday(updated_at)) * 86400.0"
+PAUSE_CLASS = (
+    "CASE WHEN next_attempt_at <= updated_at THEN 0"
+    f" WHEN {PAUSES} < 4 THEN 1"
+    f" WHEN {PAUSES} < 16 THEN 2"
+    f" WHEN {PAUSES} < 64 THEN 3"
+    " ELSE 4 END"
+)
+
 CONTRACT = "SELECT 1 AS major, {minor} AS minor"
 
 PROGRESS = """
@@ -159,6 +170,7 @@ def upgrade() -> None:
     for definition in COLUMNS.values():
         op.execute(f"ALTER TABLE runs ADD COLUMN {definition}")
     op.execute("UPDATE runs SET answers = polls WHERE state = 'pending' AND polls > 0")
+    _index_pending(f"run_type, {PAUSE_CLASS}, next_attempt_at")
     _make_blocks(sa.Column("subject", sa.Text, nullable=False, server_default=""))
     op.create_table(
         "hook_cursors",
@@ -182,6 +194,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Bring back what 0004 had; which hooks are owed is forgotten."""
     _drop_views()
+    _index_pending("run_type, next_attempt_at")
     op.drop_table("hook_cursors")
     for name in reversed(COLUMNS):
         op.execute(f"ALTER TABLE runs DROP COLUMN {name}")
@@ -192,6 +205,11 @@ def downgrade() -> None:
         percent=ROUNDED,
         stuck=STUCK.format(why=WHY_BEFORE, added="", younger=""),
     )
+
+
+def _index_pending(columns: str) -> None:
+    op.execute("DROP INDEX ix_runs_pending")
+    op.execute(f"CREATE INDEX ix_runs_pending ON runs ({columns}) WHERE state = 'pending'")
 
 
 def _drop_views() -> None:

@@ -22,6 +22,7 @@ import downloader
 from downloader.api.drain import _RANGES
 from downloader.cli.quantities import Duration, Rate, Size
 from downloader.cli.run import run as run_command
+from downloader.store import database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -429,3 +430,20 @@ def test_the_wheel_is_typed(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as files:
         assert "downloader/py.typed" in files.namelist()
+
+
+def test_the_log_of_a_tracker_stays_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that submits run by run has no write-ahead log that grows with each."""
+    monkeypatch.setattr(database, "SHORT_LOG_BYTES", 300_000)
+    with downloader.open(tmp_path / "runs.sqlite3") as tracker:
+        largest = 0
+        for run_id in range(1, 101):
+            tracker.submit([run_id])
+            largest = max(largest, tracker.database.log_bytes())
+        tracker.cancel(range(1, 101))
+        assert largest < 400_000
+        with tracker.database.read() as connection:  # it is left while somebody reads
+            connection.exec_driver_sql("SELECT count(*) FROM runs").scalar_one()
+            for run_id in range(101, 151):
+                tracker.submit([run_id])
+        assert tracker.progress().unfinished == 50

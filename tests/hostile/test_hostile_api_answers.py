@@ -18,9 +18,10 @@ from downloader.rules.answers import (
     judge_single,
     without,
 )
-from downloader.rules.decisions import Limits, after_no_answer, after_verdict
+from downloader.rules.decisions import Asked, Limits, after_no_answer, after_verdict
 from downloader.rules.expiry import clock_offset, url_expires_at
 from downloader.rules.http_values import MAX_RETRY_AFTER_SECONDS, retry_after_seconds
+from downloader.rules.steps import PollLater
 from downloader.store.schema import from_text, to_text
 
 if TYPE_CHECKING:
@@ -45,8 +46,7 @@ def assert_step(verdict: Verdict, server_date: str | None, polls: int, jitter: f
     """Assert that a verdict leads to a step that can be recorded, whatever the server's clock."""
     step = after_verdict(
         verdict,
-        polls=polls,
-        submitted_at=NOW,
+        asked=Asked(NOW, answers=polls),
         limits=LIMITS,
         now=NOW,
         delay_seconds=jitter,
@@ -94,12 +94,15 @@ def test_any_answer_leads_to_a_step(
             step = after_no_answer(
                 judgement.error_code,
                 judgement.message,
-                polls=polls,
+                asked=Asked(NOW, poll_errors=polls),
                 retry_after_seconds=wait,
+                others_answered=True,
+                alone=len(asked) == 1,
                 limits=LIMITS,
                 now=NOW,
                 jitter=jitter,
             )
+            assert isinstance(step, PollLater)
             assert NOW < step.next_attempt_at <= NOW + timedelta(seconds=MAX_RETRY_AFTER_SECONDS)
 
 
@@ -152,8 +155,7 @@ def test_clocks_that_disagree(server: datetime, expires_at: datetime | None, now
     offset = clock_offset(server.strftime("%a, %d %b %Y %H:%M:%S GMT"), None, now) or timedelta()
     step = after_verdict(
         Finished("http://h/", None),
-        polls=0,
-        submitted_at=now,
+        asked=Asked(now),
         limits=LIMITS,
         now=now,
         delay_seconds=2,

@@ -98,7 +98,7 @@ def claimed_by_nobody(made: Service, run_id: int, seconds: float, *, expired: bo
         made.database,
         owner,
         [TYPE],
-        most=1,
+        wanted=polling.Wanted(1),
         now=now,
         cutoff=now,
         soon_seconds=0,

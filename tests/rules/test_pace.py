@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,9 +18,13 @@ from downloader.rules.pace import (
     ages_of,
     eager_gap_seconds,
     generation,
+    lateness,
     poll_gap_seconds,
+    repolls_booked_until,
+    repolls_wait_seconds,
     scout_gap_seconds,
     spread,
+    unasked_gap_seconds,
 )
 
 NO_PAST = Past()
@@ -94,17 +100,17 @@ def test_samples() -> None:
     found = []
     for _ in range(SURE):
         found.append(sample.unasked)
-        sample.add(finished=False)
+        sample.add(1, finished=False)
     assert found == [0] * SURE
     first = sample.unasked
     assert first > 0
-    sample.add(finished=True)
+    sample.add(1, finished=True)
     assert sample.unasked == 0
     for _ in range(SURE):
-        sample.add(finished=False)
+        sample.add(1, finished=False)
     assert first < sample.unasked < 2 * first
     for _ in range(5000):
-        sample.add(finished=False)
+        sample.add(1, finished=False)
     assert first < sample.unasked <= MOST_UNASKED
 
 
@@ -112,10 +118,10 @@ def test_samples_fade() -> None:
     """However many were unfinished for however long, a few that are not change the mind."""
     sample = Sample()
     for _ in range(10_000):
-        sample.add(finished=False)
+        sample.add(1, finished=False)
     answers = 0
     while sample.unasked:
-        sample.add(finished=True)
+        sample.add(1, finished=True)
         answers += 1
     assert answers <= 12
 
@@ -126,8 +132,59 @@ def test_what_finishes_is_asked_for(share: int, rounds: int) -> None:
     sample = Sample()
     for _ in range(rounds):
         for place in range(share):
-            sample.add(finished=place == 0)
+            sample.add(1, finished=place == 0)
     assert sample.unasked == 0
+
+
+@pytest.mark.parametrize(
+    ("finished", "worth"),
+    [
+        ("", False),
+        ("x", False),
+        ("xx", False),
+        ("xxx", True),
+        ("xxxxxxxxxx", True),
+        ("..x.x..x..", True),
+        ("..x....x..", False),
+        ("xxxx......", False),  # in order: their neighbours tell the rest
+        ("......xxxx", False),
+        ("xxx..........", False),  # long ago
+    ],
+)
+def test_what_was_put_off_may_be_worth_asking_for(finished: str, worth: bool) -> None:  # noqa: FBT001 - a table
+    """Where several of those asked for have finished, in no order of their ids, so may others."""
+    sample = Sample()
+    for run_id, one in enumerate(finished):
+        sample.add(run_id, finished=one == "x")
+    assert sample.worth_asking is worth
+
+
+def test_how_late_a_run_is() -> None:
+    """One that waits for its second poll overtakes one that has waited a thousand times as long."""
+    assert lateness(0, 0) == lateness(-1, 5) == inf
+    assert lateness(2, 1) > lateness(300, 100) > lateness(300, 0) == 0
+    assert lateness(300, 300) > lateness(2, 1)
+
+
+@pytest.mark.parametrize(
+    ("age", "gap", "until"), [(100, 25, 75), (10, 8, 8), (2000, 300, 300), (100, 500, 100)]
+)
+def test_how_long_runs_are_put_off(age: float, gap: float, until: float) -> None:
+    """Three times as long as a poll would put them off, and never beyond the longest pause."""
+    assert unasked_gap_seconds(age, gap, 300) == (500 if gap > 300 else until)
+
+
+def test_polls_that_find_nothing_have_a_ceiling() -> None:
+    """Twenty a second, with those saved up that were not needed in the last five seconds."""
+    booked, now, held = -inf, 1000.0, 0
+    for _ in range(140):
+        held += repolls_wait_seconds(booked, now) > 0
+        booked = repolls_booked_until(booked, now)
+    assert held == 39
+    assert repolls_wait_seconds(booked, now) == pytest.approx(2)
+    assert repolls_wait_seconds(booked, now + 2.01) == 0
+    assert repolls_wait_seconds(booked, now - 3600) == 0  # the clock was set back
+    assert repolls_wait_seconds(repolls_booked_until(booked, now - 3600), now - 3600) == 0
 
 
 @given(age=ages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,7 @@ from downloader.rules.decisions import (
     MISSING,
     REFUSED,
     UNREACHABLE,
+    Asked,
     Limits,
     Problem,
     ProblemKind,
@@ -45,16 +47,16 @@ SPENT = Spent(attempts=0, refreshes=0, error_code=None)
 def verdict_step(
     verdict: Finished | NotYet | Failed,
     *,
-    polls: int = 0,
+    answers: int = 0,
     age: float = 0,
+    early: bool = False,
     offset: float = 0,
     expires_at: datetime | None = None,
 ) -> object:
     """Judge a verdict about a run of this age, in seconds."""
     return after_verdict(
         verdict,
-        polls=polls,
-        submitted_at=NOW - timedelta(seconds=age),
+        asked=Asked(NOW - timedelta(seconds=age), answers, early=early),
         limits=LIMITS,
         now=NOW,
         delay_seconds=2,
@@ -91,29 +93,95 @@ def test_the_providers_failure_is_final() -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "polls", "given_up"),
-    [(0, 0, False), (3599, 50, False), (3600, 2, True), (10**6, 1, False), (10**6, 2, True)],
+    ("age", "answers", "early", "given_up"),
+    [
+        (0, 0, False, False),
+        (3599, 50, False, False),
+        (3600, 2, False, True),
+        (10**6, 0, False, False),  # an outage, however long: nobody has said anything of it yet
+        (10**6, 1, False, False),
+        (10**6, 2, False, True),
+        (10**6, 2, True, False),  # filled up others' batches within the same second, perhaps
+        (10**6, 11, True, True),
+    ],
 )
-def test_the_deadline(age: float, polls: int, given_up: bool) -> None:  # noqa: FBT001 - a table
-    """A run is given up after its time, but not before it has been asked for three times."""
-    step = verdict_step(NotYet("PENDING"), age=age, polls=polls)
+def test_the_deadline(age: float, answers: int, early: bool, given_up: bool) -> None:  # noqa: FBT001 - a table
+    """A run is given up after its time, but not before three answers, each after a pause."""
+    step = verdict_step(NotYet("PENDING"), age=age, answers=answers, early=early)
     if given_up:
         assert isinstance(step, PollFailed)
-        assert step.error_code == "deadline"
+        assert (step.error_code, step.answered) == ("deadline", True)
         assert "--give-up-after" in step.error_message
+        assert f"(asked {answers + 1} times)" in step.error_message
     else:
         assert isinstance(step, PollLater)
         assert step.asked
 
 
+def no_answer_step(
+    poll_errors: int = 0,
+    *,
+    age: float = 10**6,
+    retry_after: float | None = None,
+    others_answered: bool = True,
+    alone: bool = True,
+) -> PollLater | PollFailed:
+    """Judge a request that got no answer for a run of this age, in seconds."""
+    return after_no_answer(
+        "throttled",
+        "Busy.",
+        asked=Asked(NOW - timedelta(seconds=age), 50, poll_errors),
+        retry_after_seconds=retry_after,
+        others_answered=others_answered,
+        alone=alone,
+        limits=LIMITS,
+        now=NOW,
+        jitter=0.5,
+    )
+
+
 def test_no_answer_blames_no_run() -> None:
     """Without a usable answer a run is asked for later, not before the server's own time."""
-    step = after_no_answer(
-        "throttled", "Busy.", polls=0, retry_after_seconds=90, limits=LIMITS, now=NOW, jitter=0.5
-    )
+    step = no_answer_step(age=0, retry_after=90, others_answered=False)
     assert step == PollLater(
         NOW + timedelta(seconds=90), error_code="throttled", error_message="Busy."
     )
+
+
+@pytest.mark.parametrize(
+    ("poll_errors", "options", "given_up"),
+    [
+        (2, {}, True),
+        (1, {}, False),
+        (2, {"age": 3599}, False),
+        (500, {"others_answered": False}, False),  # everybody's trouble
+        (500, {"alone": False}, False),  # another of its batch may be the culprit
+    ],
+)
+def test_no_answer_where_others_have_one(
+    poll_errors: int,
+    options: dict[str, Any],
+    given_up: bool,  # noqa: FBT001 - a table
+) -> None:
+    """A run past its deadline that gets none alone, while others do, is given up at the third."""
+    step = no_answer_step(poll_errors, **options)
+    if given_up:
+        assert isinstance(step, PollFailed)
+        assert (step.error_code, step.answered) == ("deadline", False)
+        assert "answers for others but not for this run: Busy" in step.error_message
+    else:
+        assert isinstance(step, PollLater)
+        assert step.blamed is options.get("others_answered", True)
+
+
+def test_only_errors_in_a_row_make_a_run_wait() -> None:
+    """After one error a run is asked for as soon as any, however often it was before."""
+    assert no_answer_step(0, age=40) == PollLater(
+        NOW + timedelta(seconds=2), error_code="throttled", error_message="Busy.", blamed=True
+    )
+    later = no_answer_step(3, age=40)
+    assert isinstance(later, PollLater)
+    assert later.next_attempt_at == NOW + timedelta(seconds=2 * 1.6**3)
 
 
 @pytest.mark.parametrize(
@@ -317,8 +385,7 @@ def test_a_url_that_says_when_it_begins(
     offset = timedelta(seconds=100)
     step = after_verdict(
         Finished("https://x/y", None),
-        polls=0,
-        submitted_at=NOW,
+        asked=Asked(NOW),
         limits=LIMITS,
         now=NOW,
         delay_seconds=2,

@@ -74,7 +74,7 @@ class Driver:
             self.database,
             owner or self.owner,
             [TYPE, OTHER_TYPE],
-            most=most,
+            wanted=polling.Wanted(most),
             now=at(seconds),
             cutoff=at(seconds if cutoff is None else cutoff),
             soon_seconds=soon,

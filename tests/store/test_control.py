@@ -125,6 +125,28 @@ def test_retry_of_all_that_failed(driver: Driver) -> None:
     assert row == ("failed", "pending", None)
 
 
+def test_many_runs_are_changed_in_parts(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part has a transaction of its own; together they change, and tell of, each run once."""
+    monkeypatch.setattr(control, "PART", 7)
+    driver.submit(*range(1, 31))
+    driver.done(31)
+    keys = [key(run_id) for run_id in range(31, 0, -1)]
+    with pytest.raises(InputError, match="32"):
+        control.cancel(driver.database, [*keys, key(32)], at(1))
+    assert set(driver.states().values()) == {"pending", "done"}
+    changed = control.cancel(driver.database, keys, at(1))
+    assert changed.changed == keys[1:]
+    assert changed.unchanged == {key(31): "done"}
+    driver.execute(
+        "UPDATE runs SET state = 'failed', error_code = 'x', error_message = 'X.' WHERE run_id < 30"
+    )
+    assert control.retry_failed(driver.database, TYPE, at(2)) == 29
+    assert control.retry(driver.database, keys, at(3)).changed == [key(30)]
+    assert [driver.reasons(run_id) for run_id in range(1, 31)] == [
+        ["submitted", "cancel", "retry"]
+    ] * 30
+
+
 def test_blocks(driver: Driver) -> None:
     """What stops the service is told once a scope, with its latest reason and how often tried."""
     database = driver.database
@@ -158,7 +180,7 @@ def test_status(driver: Driver) -> None:
     assert list(empty.runs) == [state.value for state in State]
     driver.done(10, 11, seconds=1, size=500)
     assert status(driver.database, at(20)).oldest_unfinished_at is None
-    assert not inspection.any_unfinished(driver.database)
+    assert not inspection.any_unfinished(driver.database, [TYPE])
     [claim] = driver.downloading(12, seconds=2)
     transfers.note_object(driver.database, claim, Journal(None, 10**9), at(2))
     driver.submit(13, 14, seconds=3)
@@ -166,7 +188,7 @@ def test_status(driver: Driver) -> None:
     assert found.runs == dict.fromkeys(found.runs, 0) | {"pending": 2, "downloading": 1, "done": 2}
     assert (found.bytes, found.oldest_unfinished_at) == (1000, at(2))
     assert inspection.count_unfinished(driver.database) == 3
-    assert inspection.any_unfinished(driver.database)
+    assert inspection.any_unfinished(driver.database, [TYPE])
 
 
 @pytest.mark.parametrize("state", list(State))
@@ -174,7 +196,7 @@ def test_unfinished(driver: Driver, state: State) -> None:
     """Pending, ready and downloading are unfinished; the others are at their end."""
     getattr(driver, "submit" if state == "pending" else state.value)(1)
     unfinished = state in {State.PENDING, State.READY, State.DOWNLOADING}
-    assert inspection.any_unfinished(driver.database) is unfinished
+    assert inspection.any_unfinished(driver.database, [TYPE]) is unfinished
     assert inspection.count_unfinished(driver.database) == unfinished
 
 

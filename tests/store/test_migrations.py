@@ -249,6 +249,8 @@ def test_a_migration_that_rebuilds_the_runs_keeps_their_history(
         "query = \"SELECT name, sql FROM sqlite_master WHERE type = 'view'\"",
         "views = op.get_bind().exec_driver_sql(query).all()",
         "[op.execute(f'DROP VIEW {name}') for name, _ in views]",
+        # Alembic does not see an index on an expression.
+        "op.execute('DROP INDEX ix_runs_pending')",
         "with op.batch_alter_table('runs', recreate='always') as batch:",
         "    batch.add_column(sa.Column('note', sa.Text))",
         "[op.execute(sql) for _, sql in views]",

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 from store.driving import OTHER_TYPE, TYPE, Driver, at, key, published, signed_url
 
-from downloader.rules.pace import Lead, PutOff
+from downloader.rules.pace import Lead, PutOff, Recall
 from downloader.rules.steps import NewUrl, PollLater, UrlReceived
 from downloader.store import control, pacing, past, polling
 from downloader.store.schema import to_text
@@ -66,33 +65,41 @@ def test_due_runs_are_put_off(driver: Driver) -> None:
     """All due runs but a few evenly spread wait until the moment given; nothing else changes."""
     driver.submit(*range(1, 101))
     before = driver.row(50)
-    assert _put_off(driver, most=100, until=140) == 95
+    assert _put_off(driver, most=100, until=140) == 94
     due = _due(driver)
     kept = [run_id for run_id in due if due[run_id] == "00:00"]
-    assert len(kept) == 5
-    assert {later - earlier for earlier, later in pairwise(kept)} == {20}
+    # And those at both ends: there they begin to finish, where they do so in some order.
+    assert kept == [1, 20, 40, 60, 80, 100]
     after = driver.row(50)
     assert {name for name in after if after[name] != before[name]} == {"next_attempt_at"}
     # The order stays, and each is asked for at its time.
     assert sorted(run.key.run_id for one in driver.claim_due(139) for run in one.runs) == kept
-    assert [one.batch.run_ids for one in driver.claim_due(140, most=5)] == [(1, 2, 3, 4, 5)]
+    assert [one.batch.run_ids for one in driver.claim_due(140, most=5)] == [(2, 3, 4, 5, 6)]
 
 
 def test_other_samples_are_kept_another_time(driver: Driver) -> None:
     """Which runs stay due is drawn anew each time."""
     driver.submit(*range(1, 21))
     _put_off(driver, most=20, jitter=0.6)
-    assert [run_id for run_id, due in _due(driver).items() if due == "00:00"] == [2, 6, 10, 14, 18]
+    assert [run_id for run_id, due in _due(driver).items() if due == "00:00"] == [
+        1,
+        2,
+        6,
+        10,
+        14,
+        18,
+        20,
+    ]
 
 
 @pytest.mark.parametrize(
     ("changes", "count"),
     [
-        ({}, 5),
-        ({"most": 4}, 2),
-        ({"until": 301}, 0),  # not been asked for since it was submitted: starving
-        ({"until": 300}, 5),
-        ({"until": 140, "longest": 139}, 0),
+        ({}, 4),
+        ({"most": 4}, 1),
+        ({"until": 1000}, 4),
+        ({"due_before": 301, "until": 400}, 0),  # the longest pause ends before they are due again
+        ({"until": 140, "longest": 99}, 0),
         ({"submitted": (0, 100)}, 0),  # older
         ({"submitted": (-10, -1)}, 0),  # younger
         ({"due_before": -1}, 0),
@@ -105,6 +112,8 @@ def test_which_runs_are_put_off(driver: Driver, changes: dict[str, float], count
     options = {"most": 10} | changes
     assert _put_off(driver, **options) == count  # type: ignore[arg-type]  # a table of options
     assert set(_due(driver, OTHER_TYPE).values()) == {"00:00"}
+    due = set(_due(driver).values()) - {"00:00"}
+    assert due <= {"05:00" if options.get("until", 0) > 300 else "02:20"}
 
 
 def test_runs_with_a_reason_to_be_asked_for_are_not_put_off(driver: Driver) -> None:
@@ -120,9 +129,44 @@ def test_runs_with_a_reason_to_be_asked_for_are_not_put_off(driver: Driver) -> N
     ):
         driver.execute(f"UPDATE runs SET {columns} WHERE run_id = ?", run_id)  # noqa: S608 - above
     before = _due(driver)
-    assert _put_off(driver, asked_before=80, jitter=0.999) == 4
+    assert _put_off(driver, asked_before=80, jitter=0.999) == 2
     after = _due(driver)
-    assert {run_id for run_id in after if after[run_id] != before[run_id]} == {5, 6, 7, 8}
+    assert {run_id for run_id in after if after[run_id] != before[run_id]} == {6, 7}
+    driver.submit(9)  # 8 is no longer the last
+    assert _put_off(driver, asked_before=80, jitter=0.999) == 1
+    assert _due(driver)[8] != before[8]
+
+
+def test_where_none_is_to_be_put_off_nothing_is_written(driver: Driver) -> None:
+    """Looking for runs to put off, or to claim, takes no lock where there are none."""
+    driver.submit(1, 2)
+    driver.poll(1, 2, step=PollLater(at(500)))
+    with driver.database.write():  # held by another meanwhile
+        assert _put_off(driver) == 0
+        assert driver.claim_due(100) == []
+        assert _near(driver, 2, 10, upwards=True) == []
+
+
+def test_runs_that_were_put_off_are_called_back(driver: Driver) -> None:
+    """Those of the age and type that wait are due now, but what was asked for, or had an error."""
+    driver.submit(*range(1, 101))
+    _put_off(driver, most=100, until=140)
+    driver.poll(1, step=PollLater(at(200)), seconds=90)
+    driver.submit(101, seconds=50)
+    driver.execute(
+        "UPDATE runs SET error_code = 'http_500', error_message = 'No.' WHERE run_id = 2"
+    )
+    decided = Recall(TYPE, at(-1), at(20), at(80), at(100))
+    assert pacing.recall(driver.database, decided) == 93
+    due = _due(driver)
+    assert (due[1], due[2], due[3], due[99], due[101]) == (
+        "03:20",
+        "02:20",
+        "01:40",
+        "01:40",
+        "00:50",
+    )
+    assert pacing.recall(driver.database, decided) == 0
 
 
 def test_neighbours_are_claimed_before_their_time(driver: Driver) -> None:
@@ -186,7 +230,7 @@ def _claim_unless_young(driver: Driver, seconds: float, too_young: object) -> li
             driver.database,
             driver.owner,
             [TYPE],
-            most=10,
+            wanted=polling.Wanted(10),
             now=at(seconds),
             cutoff=at(seconds),
             soon_seconds=60,

@@ -310,3 +310,81 @@ def test_every_claim_has_a_name_of_its_own() -> None:
     """No two claims, of one owner or of two, have the same name."""
     names = [owner.new_lease() for owner in (Owner(), Owner()) for _ in range(50)]
     assert len(set(names)) == 100
+
+
+def test_new_runs_go_first(driver: Driver) -> None:
+    """Runs never asked for are claimed before those that are asked for again, however late."""
+    driver.submit(*range(1, 101))
+    driver.poll(*range(1, 101), step=PollLater(at(300), "PENDING"), seconds=200)
+    driver.submit(101, 102, seconds=900)
+    claimed = driver.claim_due(900, most=10)
+    assert sorted(_ids(claimed)[0])[-2:] == [101, 102]
+    assert sum(len(one.runs) for one in claimed) == 10
+
+
+def test_those_most_likely_to_be_finished_go_next(driver: Driver) -> None:
+    """A run whose pause was short overtakes those whose pause was long and are less late for it."""
+    driver.submit(*range(1, 101))
+    driver.poll(*range(1, 101), step=PollLater(at(700), "PENDING"), seconds=300)
+    driver.submit(101, seconds=690)
+    driver.poll(101, step=PollLater(at(692), "PENDING"), seconds=690)
+    driver.execute("UPDATE runs SET next_attempt_at = ? WHERE run_id = 101", to_text(at(720)))
+    assert 101 in _ids(driver.claim_due(730, most=5))[0]
+
+
+def test_the_longest_due_have_a_share(driver: Driver) -> None:
+    """However many new runs there are, some of those claimed are the ones due the longest."""
+    driver.submit(1)
+    driver.poll(1, step=PollLater(at(10), "PENDING"))
+    driver.submit(*range(2, 102), seconds=20)
+
+    def claim(wanted: polling.Wanted) -> set[int]:
+        batches = polling.claim_due(
+            driver.database,
+            driver.owner,
+            [TYPE],
+            wanted=wanted,
+            now=at(30),
+            cutoff=at(30),
+            soon_seconds=0,
+            lease_until=at(90),
+        )
+        return {run.key.run_id for one in batches for run in one.runs}
+
+    assert claim(polling.Wanted(5)) == {2, 3, 4, 5, 6}
+    assert claim(polling.Wanted(5, longest=1)) == {1, 7, 8, 9, 10}
+    driver.execute(
+        "UPDATE runs SET updated_at = ?, next_attempt_at = ? WHERE run_id BETWEEN 11 AND 14",
+        to_text(at(25)),
+        to_text(at(29)),
+    )
+    assert claim(polling.Wanted(100, only_new=True)) == set(range(15, 102))
+    assert claim(polling.Wanted(0)) == set()
+
+
+def test_what_has_no_answer_while_others_have_is_asked_for_alone(driver: Driver) -> None:
+    """After two polls in a row without an answer, others with, a run has a request of its own."""
+    driver.submit(1, 2, 3)
+    error = PollLater(at(0), None, "unavailable", "It answers 503.", blamed=True)
+    driver.poll(1, 2, 3, step=PollLater(at(0), None, "unavailable", "It answers 503."))
+    driver.poll(1, 2, step=error)
+    assert _ids(driver.claim_due(1, lease=0)) == [(1, 2, 3)]
+    driver.poll(2, step=error, seconds=1)
+    assert sorted(_ids(driver.claim_due(2, lease=0))) == [(1, 3), (2,)]
+    row = driver.row(2)
+    assert (row["polls"], row["answers"], row["poll_errors"]) == (3, 0, 2)
+    driver.poll(2, step=PollLater(at(9), "PENDING"), seconds=2)
+    row = driver.row(2)
+    assert (row["polls"], row["answers"], row["poll_errors"]) == (4, 1, 0)
+
+
+@pytest.mark.parametrize(("answered", "answers"), [(True, 1), (False, 0)])
+def test_how_many_answers_a_run_had_in_the_end(
+    driver: Driver,
+    answered: bool,  # noqa: FBT001 - a table
+    answers: int,
+) -> None:
+    """The deadline may come with an answer about a run, or without one."""
+    driver.submit(1)
+    driver.poll(1, step=PollFailed("deadline", "Too late.", answered=answered))
+    assert (driver.row(1)["polls"], driver.row(1)["answers"]) == (1, answers)

@@ -96,6 +96,19 @@ def test_an_expired_url_goes_back_for_another(driver: Driver) -> None:
     assert driver.reasons(1) == ["submitted", "url_received", "url_expired"]
 
 
+def test_expired_urls_are_put_back_together(driver: Driver) -> None:
+    """Where one URL has expired all that have are put back in the same turn; the others are not."""
+    driver.ready(*range(1, 101), expires=60, seconds=0)
+    driver.ready(101, expires=600, seconds=1)
+    driver.ready(102, expires=70, seconds=1)
+    found = driver.claim_ready(65, most=5, judge=_expired_at(65, NEW_URL))
+    assert (_ids(found), found.expired, found.failed) == ([], 100, 0)
+    assert set(driver.query("SELECT state FROM runs WHERE run_id <= 100")) == {("pending",)}
+    told = "SELECT count(*), count(DISTINCT run_id) FROM run_events WHERE reason = 'url_expired'"
+    assert driver.query(told) == [(100, 100)]
+    assert _ids(driver.claim_ready(65, most=5, judge=_expired_at(65, NEW_URL))) == [102, 101]
+
+
 def test_runs_that_are_held_up(driver: Driver) -> None:
     """A run whose storage is out of reach stays ready, unclaimed, until its time or the word."""
     driver.ready(1, 2)

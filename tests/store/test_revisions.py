@@ -93,8 +93,9 @@ def test_there_and_back(first: Database) -> None:
 
 def test_what_is_stuck_is_the_same_in_both(first: Database) -> None:
     """`stuck` has the same columns and the same rows before 0002 and after; 0005 tells more."""
-    driver = Driver(first)
-    driver.ready(11, 12, 13)
+    _run(first, command.upgrade, "head")
+    Driver(first).ready(11, 12, 13)
+    _run(first, command.downgrade, "0001")
 
     def stuck() -> list[dict[str, Any]]:
         with first.read() as connection:

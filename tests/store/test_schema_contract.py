@@ -18,7 +18,7 @@ from downloader.rules.states import State
 from downloader.rules.steps import NewUrl, TransferFailed, TryAgain
 from downloader.store import blocks, control, events, leases, listing, transfers
 from downloader.store.migrate import migrations_folder
-from downloader.store.schema import SCHEMA_REVISION, from_text, metadata, runs, to_text
+from downloader.store.schema import PAUSE_CLASS, SCHEMA_REVISION, from_text, metadata, runs, to_text
 from downloader.store.status import status
 
 if TYPE_CHECKING:
@@ -250,7 +250,8 @@ def test_one_partial_index_for_each_queue(driver: Driver) -> None:
         )
     )
     assert {name: sql.partition(" ON ")[2] for name, sql in found.items()} == {
-        "ix_runs_pending": "runs (run_type, next_attempt_at) WHERE state = 'pending'",
+        "ix_runs_pending": f"runs (run_type, {PAUSE_CLASS}, next_attempt_at)"
+        " WHERE state = 'pending'",
         "ix_runs_ready": "runs (next_attempt_at, url_expires_at) WHERE state = 'ready'",
         "ix_runs_downloading": "runs (lease_expires_at) WHERE state = 'downloading'",
         "ix_runs_failed": "runs (updated_at) WHERE state = 'failed'",

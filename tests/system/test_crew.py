@@ -166,3 +166,22 @@ def test_what_has_ended_is_not_running() -> None:
         desk.let_end(3)
         assert len(all_ended(crew, 4)) == 4
         assert (crew.active, crew.running) == (0, 0)
+
+
+def test_a_job_that_hangs_leaves_its_place_to_another() -> None:
+    """A thread that does not come back is replaced; how its job ends in the end is not told."""
+    desk = Desk()
+    with crew_of(desk.work) as crew:
+        crew.begin(1)
+        crew.begin(2)
+        crew.limit(1)
+        wait_until(lambda: desk.under_way == 1)
+        assert not crew.abandon(2)  # no thread has begun it
+        assert crew.abandon(1)
+        assert not crew.abandon(1)
+        crew.limit(1)
+        wait_until(lambda: desk.under_way == 2)
+        desk.let_end(2)
+        assert all_ended(crew, 1) == [20]
+        wait_until(lambda: desk.under_way == 0)
+        assert (crew.begun, crew.take_ended()) == (0, [])

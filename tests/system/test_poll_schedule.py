@@ -55,3 +55,12 @@ def test_first_polls_wait_as_long_as_the_past_tells() -> None:
     assert max(unknown.first_polls) < 5
     assert median(known.first_polls) > 40
     assert known.requests / 60 <= unknown.requests / 10 * 0.75
+
+
+@pytest.mark.parametrize("takes", [0, 5])
+def test_runs_that_never_finish_hold_up_none(takes: float) -> None:
+    """Behind thousands of these new runs are found as soon as if they were alone, or nearly so."""
+    never = [Run(0, NEVER)] * 1000
+    behind = simulate(Scenario("behind", [*never, *([Run(60, 60 + takes)] * 20)], ends=120))
+    assert len(behind.delays) == 20
+    assert max(behind.delays) <= 4 * ANSWER_SECONDS + takes / 2

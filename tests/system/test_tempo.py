@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from downloader.rules.decisions import Limits
-from downloader.rules.pace import SCOUTED, SURE, Lead, Past, PutOff
+from downloader.rules.pace import SCOUTED, SURE, Lead, Past, PutOff, Recall
 from downloader.rules.states import RunKey
 from downloader.store.polling import DueRun
 from downloader.store.schema import UNREADABLE
@@ -25,12 +25,15 @@ EVEN = 0.999999
 def due(*run_ids: int, age: float = 400, polls: int = 0, run_type: str = TYPE) -> list[DueRun]:
     """Return runs of this age, in seconds, that have fallen due."""
     submitted_at = NOW - timedelta(seconds=age)
-    return [DueRun(RunKey(run_type, one), polls, submitted_at, submitted_at) for one in run_ids]
+    return [
+        DueRun(RunKey(run_type, one), polls, submitted_at, submitted_at, submitted_at)
+        for one in run_ids
+    ]
 
 
 def read(
     tempo: Tempo, runs: list[DueRun], *finished: int, lead: Lead | None = None, seconds: float = 0
-) -> list[PutOff]:
+) -> list[PutOff | Recall]:
     """Let the tempo read an answer that finds these finished."""
     now = NOW + timedelta(seconds=seconds)
     keys = {run.key for run in runs if run.key.run_id in finished}
@@ -55,6 +58,7 @@ def until_sure(tempo: Tempo) -> PutOff:
     for first in range(1, SURE - 4, 5):
         assert read(tempo, due(*range(first, first + 5))) == []
     [decided] = read(tempo, due(*range(SURE, SURE + 5)))
+    assert isinstance(decided, PutOff)
     return decided
 
 
@@ -106,7 +110,7 @@ def test_many_that_are_unfinished_speak_for_others() -> None:
     assert leads(tempo) == []
     assert decided.run_type == TYPE
     assert decided.submitted_from < due(1)[0].submitted_at <= decided.submitted_until
-    assert decided.until == NOW + timedelta(seconds=100)
+    assert decided.until == NOW + timedelta(seconds=300)
     assert decided.asked_before < NOW < decided.due_before < decided.until
     assert read(tempo, due(1, 2, 3, 4, 5, age=1000)) == []
     assert read(tempo, due(1, 2, 3, 4, 5, run_type="tts")) == []
@@ -133,8 +137,46 @@ def test_scouts_are_asked_for_more_often() -> None:
     assert leads(tempo) == [(3, True), (3, False)]
     assert round(delay(tempo, due(11)[0])) == 25
     # What is put off is so until its time only.
-    read(tempo, due(1, 2), seconds=200)
-    assert round(delay(tempo, due(1)[0], 200)) == 150
+    read(tempo, due(1, 2), seconds=301)
+    assert round(delay(tempo, due(1)[0], 301)) == 175
+
+
+def test_what_was_put_off_is_called_back_where_others_have_finished() -> None:
+    """Where all of those asked in their place have finished, the others are due at once."""
+    tempo = Tempo(LIMITS)
+    put_off = until_sure(tempo)
+    assert read(tempo, due(1, 2, 3, 4, 5), *range(1, 6)) == []  # nothing was put off
+    tempo.note_put_off(put_off, 1000)
+    [decided] = read(tempo, due(11, 12, 13, 14, 15), *range(11, 16))
+    assert isinstance(decided, Recall)
+    assert (decided.run_type, decided.now) == (TYPE, NOW)
+    assert decided.submitted_from < due(1)[0].submitted_at <= decided.submitted_until
+    assert decided.asked_before < NOW
+    assert read(tempo, due(16, 17, 18, 19, 20), *range(16, 21)) == []  # and they were
+
+
+def test_what_has_none_left_to_put_off_is_not_looked_through_again() -> None:
+    """Until the next runs of the kind fall due no answer decides about them anew."""
+    tempo = Tempo(LIMITS)
+    tempo.note_put_off(until_sure(tempo), 0)
+    assert read(tempo, due(*range(30, 35))) == []
+    assert read(tempo, due(*range(30, 35)), seconds=29) == []
+    assert len(read(tempo, due(*range(30, 35)), seconds=31)) == 1
+
+
+def test_polls_that_find_nothing_are_held_back() -> None:
+    """Runs asked for again and again wait where too many such requests found nothing."""
+    tempo = Tempo(LIMITS)
+    for _ in range(150):
+        read(tempo, due(1, 2, 3, 4, 5))  # the first polls of these
+    assert tempo.repolls_wait_seconds(NOW) == 0
+    for _ in range(150):
+        read(tempo, due(1, 2, 3, 4, 5, polls=1), 3)
+    assert tempo.repolls_wait_seconds(NOW) == 0
+    for _ in range(150):
+        read(tempo, due(1, 2, 3, 4, 5, polls=1))
+    assert tempo.repolls_wait_seconds(NOW) == pytest.approx(2.5, rel=1e-3)
+    assert tempo.repolls_wait_seconds(NOW + timedelta(seconds=3)) == 0
 
 
 def test_the_young_wait_for_their_first_poll() -> None:
@@ -169,6 +211,8 @@ def test_every_run_is_asked_for_in_time(
     runs = [due(number, age=age)[0] for number, age in enumerate(ages, 1)]
     for _ in range(rounds):
         for decided in read(tempo, runs, *finished):
+            if isinstance(decided, Recall):
+                continue
             tempo.note_put_off(decided, decided.most)
             assert NOW < decided.until <= NOW + timedelta(seconds=LIMITS.max_poll_seconds)
         for run in runs:
@@ -181,7 +225,7 @@ def test_rows_whose_times_cannot_be() -> None:
     tempo = Tempo(LIMITS)
     tempo.past = {TYPE: Past((60.0,) * 20)}
     for moment, seconds in ((UNREADABLE, 2), (datetime(1, 1, 1, tzinfo=UTC), 300)):
-        runs = [DueRun(RunKey(TYPE, one), 0, moment, moment) for one in range(1, 5)]
+        runs = [DueRun(RunKey(TYPE, one), 0, moment, moment, moment) for one in range(1, 5)]
         assert tempo.first_polls(runs, NOW) == {}
         for _ in range(5):
             read(tempo, runs)
@@ -195,7 +239,8 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for first in range(1, 2000, 5):
         runs = due(*range(first, first + 5), age=400 + first)
         for decided in read(tempo, runs, first, first + 1, first + 2):
-            tempo.note_put_off(decided, 1000)
+            if isinstance(decided, PutOff):
+                tempo.note_put_off(decided, 1000)
         for run in runs:
             delay(tempo, run)
     assert len(tempo._eager) <= 20

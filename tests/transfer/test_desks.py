@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ def test_who_is_away_leaves_a_desk() -> None:
             order.append("other")
             entered.set()
 
-    with ThreadPoolExecutor(1) as pool, desks:
+    with ThreadPoolExecutor(1) as pool, guard.away.at_desk():
         working = pool.submit(other)
         order.append("before")
         with guard.away:
@@ -56,7 +57,7 @@ def test_a_pause_for_a_limit_is_spent_away() -> None:
     guard = Guard(60, desks)
 
     def limited() -> None:
-        with desks:
+        with guard.away.at_desk():
             guard.pause(600)
 
     with ThreadPoolExecutor(1) as pool:
@@ -69,6 +70,47 @@ def test_a_pause_for_a_limit_is_spent_away() -> None:
             waiting.result(10)
         with desks:
             pass
+
+
+def test_a_desk_that_is_forfeited() -> None:
+    """The desk of a thread that hangs is another's; if it goes on it has none to give."""
+    desks = Desks(1)
+    hanging, others = Guard(60, desks), [Guard(60, desks) for _ in range(2)]
+    with hanging.away.at_desk():
+        hanging.away.forfeit()
+        with others[0].away.at_desk(), ThreadPoolExecutor(1) as pool:
+            with hanging.away:
+                pass
+
+            def sit() -> None:
+                with others[1].away.at_desk():
+                    pass
+
+            waiting = pool.submit(sit)
+            wait_until(lambda: others[1].away.waits_for_desk)
+            assert others[1].is_alive(time.monotonic())
+            with others[0].away:
+                waiting.result(10)
+    desks.take()  # just one is there
+    desks.leave()
+
+
+def test_signs_of_life() -> None:
+    """A transfer is alive while it does something, waits for a thread, or waits as it may."""
+    guard = Guard(60)
+    assert guard.is_alive(time.monotonic() + 3600)  # no thread has begun it yet
+    guard.begin()
+    later = time.monotonic() + 0.001
+    wait_until(lambda: time.monotonic() > later)
+    assert not guard.is_alive(later)
+    guard.check()
+    assert guard.is_alive(later)
+    guard.allow(100)
+    assert guard.is_alive(later + 99)
+    guard.cancel()
+    assert not guard.is_hung
+    with pytest.raises(Interrupted):
+        guard.check()
 
 
 def test_transfers_that_wait_keep_nobody(
@@ -96,7 +138,7 @@ def test_transfers_that_wait_keep_nobody(
             progress,
             10**9,
         )
-        with desks:
+        with guard.away.at_desk():
             return transfer(order, output, engine, guard).step.bytes
 
     with ThreadPoolExecutor(3) as pool:
