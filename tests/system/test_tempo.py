@@ -110,7 +110,14 @@ def test_many_that_are_unfinished_speak_for_others() -> None:
     assert leads(tempo) == []
     assert decided.run_type == TYPE
     assert decided.submitted_from < due(1)[0].submitted_at <= decided.submitted_until
-    assert decided.until == NOW + timedelta(seconds=300)
+    assert decided.until == NOW + timedelta(seconds=100)
+    # Where many are put off those asked in their place are enough, and the others wait for longer.
+    tempo.note_put_off(decided, 1000)
+    [again] = read(tempo, due(1, 2, 3, 4, 5), seconds=31)
+    assert isinstance(again, PutOff)
+    assert again.until == NOW + timedelta(seconds=331)
+    tempo = Tempo(LIMITS)
+    until_sure(tempo)
     assert decided.asked_before < NOW < decided.due_before < decided.until
     assert read(tempo, due(1, 2, 3, 4, 5, age=1000)) == []
     assert read(tempo, due(1, 2, 3, 4, 5, run_type="tts")) == []
