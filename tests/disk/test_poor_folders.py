@@ -119,6 +119,7 @@ def test_a_folder_that_is_well_again_with_nothing_to_save(program: Program) -> N
     assert program.status()["blocked"] is None
 
 
+@pytest.mark.needs("mount")
 def test_a_disk_that_does_not_tell_its_room(program: Program, simulator: Simulator) -> None:
     """A file system that has zeros for its size, as a tmpfs without a limit, is not full."""
     with mounted(program.folder / "disk", "size=0") as disk:
@@ -130,6 +131,7 @@ def test_a_disk_that_does_not_tell_its_room(program: Program, simulator: Simulat
         assert checked(program) == {}
 
 
+@pytest.mark.needs("mount")
 def test_a_folder_of_parts_that_is_another_mount(program: Program, simulator: Simulator) -> None:
     """Where the parts are on a disk of their own, files are copied to where they are saved."""
     program.output.mkdir()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from harness import Program, StartSimulator
 
 
+BACKEND: Final = str(ROOT / "packaging/backend.py")
 _INSTALLS_IT: Final = re.compile(r"pip install\b[^\n`]*?(?<![\w./-])downloader(?![\w./-])")
 
 
@@ -86,6 +87,18 @@ def installed(checkout: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
         timeout=280,
     )
     return checkout / ".venv", done
+
+
+def test_a_python_that_is_too_old() -> None:
+    """With an older Python the installation ends at once, with the one that it needs."""
+    old = f"import sys, runpy; sys.version_info = (3, 9, 18); runpy.run_path({BACKEND!r})"
+    done = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith(
+        "downloader needs Python 3.11 or newer, and this is 3.9: make the environment with a newer"
+    )
+    needed_here = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert needed_here["requires-python"] == ">=3.11"
 
 
 def assert_demo(done: subprocess.CompletedProcess[str], runs: int, folder: Path) -> None:
