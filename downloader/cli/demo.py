@@ -67,7 +67,7 @@ def demo(*, count: int, directory: Path | None) -> int:
             "where": "api",
             "fault": {"kind": "word", "word": "ERROR", "reason": "The prompt was rejected."},
         },
-        {"runs": late, "where": "api", "fault": {"kind": "pending", "until": 4}},
+        {"runs": late, "where": "api", "fault": {"kind": "pending"}, "during": [0, 4]},
         {
             "runs": expiring,
             "where": "api",
