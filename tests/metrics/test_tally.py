@@ -180,6 +180,7 @@ def test_the_lists_of_codes_are_whole() -> None:
     # Some are made of names, not of words.
     assert TRANSFER_ERRORS - transfer <= {
         "url_expired",
+        "url_not_yet_valid",
         "storage_unreachable",
         "truncated",
         "unusable_range",
