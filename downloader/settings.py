@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
@@ -64,9 +65,30 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Check what no single option can."""
+        check_output(self.output)
         check_api_url(self.api_url)
         check_api_key(self.api_key)
         check_polls(self.limits.min_poll_seconds, self.limits.max_poll_seconds)
+
+
+def check_output(folder: Path) -> None:
+    """Refuse an output folder whose path is no text: where files are is recorded as text.
+
+    Raises:
+        ConfigurationError: it has bytes that are not UTF-8.
+
+    """
+    path = os.fsencode(folder.absolute())
+    try:
+        path.decode()
+    except UnicodeDecodeError:
+        shown = path.decode(errors="backslashreplace")
+        raise ConfigurationError(
+            lambda say: (
+                f"The output folder {shown} has bytes in its name that are not UTF-8, and where "
+                f"files are is recorded as text: name another with {say.setting('output')}."
+            )
+        ) from None
 
 
 def check_polls(min_poll_seconds: float, max_poll_seconds: float) -> None:

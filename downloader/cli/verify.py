@@ -17,6 +17,7 @@ from downloader.cli.options import Command, database_option, json_option, output
 from downloader.cli.quantities import Whole
 from downloader.observe.painted import Painted, write_above
 from downloader.observe.progress import meter
+from downloader.settings import check_output
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,6 +84,7 @@ def verify(
     with ExitStack() as stack:
         opened = stack.enter_context(closing(open_database(database, existing=True)))
         folder = output if output is not None else opened.path.parent / "audio"
+        check_output(folder.absolute())
         options = Options(quick=quick, repair=repair, all_missing=all_missing, threads=threads)
         bar = stack.enter_context(_Bar(quick=quick))
         verification = Verification(opened, folder, options, bar.show)

@@ -140,7 +140,8 @@ def _check_access(path: Path) -> Check:
             "database_access",
             f"other users of this machine may open {', '.join(open_to)}, in which URLs are that "
             "need no key",
-            f"chmod 600, in {path.parent}",
+            f"chmod 600, in {path.parent}; where that changes nothing, as on exFAT, move the "
+            "database to a disk that keeps permissions, and name it with --database",
         )
     owner = path.stat().st_uid
     if owner != os.geteuid():

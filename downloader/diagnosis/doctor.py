@@ -11,9 +11,10 @@ from downloader.camb.run_types import RUN_TYPES
 from downloader.diagnosis import databases, disks
 from downloader.diagnosis.findings import Check, problem
 from downloader.durable import closed_on_the_way
-from downloader.errors import DownloaderError, StoreError
+from downloader.errors import ConfigurationError, DownloaderError, StoreError
 from downloader.ownership import why_not_ours
 from downloader.rules.redaction import clean_text
+from downloader.settings import check_output
 from downloader.store import checkup, inspection
 from downloader.store.database import Database, database_url
 from downloader.store.migrate import current_revision
@@ -114,6 +115,12 @@ def _check_disks(installation: Installation, *, quick: bool) -> Iterator[Check]:
     if not quick:
         yield disks.check_database_file_system(path)
     yield disks.check_room("database_disk", path.parent, installation.min_free_bytes)
+    try:
+        check_output(output)
+    except ConfigurationError as error:
+        said, _, advice = str(error).rstrip(".").rpartition(": ")
+        yield problem("output", said, advice)
+        return
     not_ours = None
     if not os.path.lexists(output / PARTIAL) and closed_on_the_way(output) is None:
         not_ours = _asked(path, lambda database: why_not_ours(database, output))

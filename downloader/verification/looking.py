@@ -102,13 +102,18 @@ def _look(
 def _judge(run: SavedRun, found: os.stat_result) -> Trouble | None:
     """Judge what a file is without reading it."""
     if not stat.S_ISREG(found.st_mode):
-        kind = _OTHER_KINDS.get(stat.S_IFMT(found.st_mode), "a device")
+        kind = kind_of(found)
         return Trouble(Kind.DAMAGED, f"{run.location} is {kind}, not a file", identity(found))
     if found.st_size != run.bytes:
         return Trouble(
             Kind.DAMAGED, f"{found.st_size} bytes instead of {run.bytes}", identity(found)
         )
     return None
+
+
+def kind_of(found: os.stat_result) -> str:
+    """Say what it is that is not a file."""
+    return _OTHER_KINDS.get(stat.S_IFMT(found.st_mode), "a device")
 
 
 def identity(found: os.stat_result) -> Identity:

@@ -24,7 +24,7 @@ from downloader.transfer.layout import PARTIAL, run_id_of
 from downloader.transfer.part import parts_in, published_as
 from downloader.transfer.unusable import advice
 from downloader.verification.findings import Finding, Kind
-from downloader.verification.looking import GONE
+from downloader.verification.looking import GONE, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -228,6 +228,11 @@ def _told(stray: _Stray) -> str:
     """Say of a file that is nobody's what a person can do."""
     run, run_id = stray.run, stray.key.run_id
     named = "" if stray.key.run_type == next(iter(RUN_TYPES)) else f" --type {stray.key.run_type}"
+    if not stat.S_ISREG(stray.found.st_mode):  # whatever the service has, it is not equal to this
+        again = ""
+        if run is not None and run.state in (State.FAILED, State.CANCELLED):
+            again = f"; `downloader retry{named} {run_id}` then has the run's file saved here"
+        return f"{stray.path} is {kind_of(stray.found)}, not a saved file: move it away{again}"
     if run is None:
         return (
             f"{stray.path} is of no tracked run: if it is no other database's, move it away, or "
