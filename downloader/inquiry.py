@@ -61,6 +61,9 @@ REQUESTS_AT_ONCE: Final = 4
 _USELESS_ENOUGH: Final = 3
 """After so many useless answers in a row `--once` says so and ends."""
 
+_SEVERAL: Final = 3
+"""So many refusals it takes at least to give up a run that has no other beside it."""
+
 _OF_ALL: Final = frozenset({"throttled"})
 """What is never about a run."""
 
@@ -108,6 +111,7 @@ class Inquiries:
         """How long the last answer took."""
         self._api_url = clean_text(session.settings.api_url)
         self._api = session.breakers.at(Place(Kind.ENDPOINT, "the API"))
+        self._only_one: _OnlyOne | None = None
         self._judged: list[_Judged] = []
         self._recording = anyio.Lock()
 
@@ -479,8 +483,24 @@ class Inquiries:
             )
         elif one.is_missing and unknown:
             await self._missing(one, resolution, sure=False)
+        elif unknown and one.is_final and self._stays_refused(one):
+            run = resolution.runs[one.run_id]
+            await self._record([(run.key, _rejected(judgement))], resolution)
         else:
             await self._no_answer(judgement, one.batch, single, resolution)
+
+    def _stays_refused(self, one: _Refused) -> bool:
+        """Note a refusal of the only run there is; return whether it has been so for long.
+
+        This process remembers the last such run; one that has just begun does not know it.
+        """
+        run = RunKey(one.batch.run_type, one.run_id)
+        if self._only_one is None or self._only_one.run != run:
+            self._only_one = _OnlyOne(run, one.at)
+        self._only_one.tries += 1
+        lasted = one.at - self._only_one.since
+        patience = self._session.settings.limits.patience_seconds
+        return self._only_one.tries >= _SEVERAL and lasted >= patience
 
     async def _missing(self, one: _Refused, resolution: _Resolution, *, sure: bool) -> None:
         """Take 404 of a run alone for "not yet", unless nothing at all was ever found there."""
@@ -494,7 +514,8 @@ class Inquiries:
                 f"Nothing that is asked for is found at {self._api_url} (404): check that URL, "
                 "and whose runs these are.",
             )
-            await self._no_answer(nowhere, one.batch, self._api, resolution)
+            bulk = self.endpoint(resolution.run_type, bulk=True)
+            await self._no_answer(nowhere, one.batch, bulk, resolution)
             return
         answer = Answered({one.run_id: NotYet(NOT_FOUND, unknown=sure)})
         await self._conclude(answer, one.batch, resolution)
@@ -572,6 +593,15 @@ class _Judged:
     lease: str
     step: PollStep
     held: bool = False
+
+
+@dataclass(slots=True)
+class _OnlyOne:
+    """A run that is refused and has no other beside it: since when (monotonic clock), how often."""
+
+    run: RunKey
+    since: float
+    tries: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ def test_a_refused_batch_is_split(
     expected = {
         400: ("failed", "bad_run"),
         403: ("failed", "forbidden"),
-        404: ("pending", None),  # not ready yet, for all that is known
+        404: ("pending", "unknown_run"),  # and may be known later
         422: ("failed", "bad_run"),
         500: ("pending", "server_error"),
     }
@@ -358,3 +358,18 @@ def test_requests_that_fail_together_are_one_failure(
     assert result.trouble is None
     assert result.tally.done == 40
     assert set(service.rows("state, error_code", "run_id <= 20")) == {("pending", "unavailable")}
+
+
+def test_the_only_run_is_refused(
+    start_simulator: StartSimulator, make_service: MakeService
+) -> None:
+    """Where nothing tells whose fault a refusal is, several over a time make it the run's."""
+    simulator = start_simulator(rules=[about(3, "status", status=400)])
+    service = make_service(simulator)
+    service.submit(3)
+    assert service.run(Mode.ONCE).trouble is not None
+    assert service.rows("state, error_code") == [("pending", "bad_request")]
+    limits = replace(service.settings.limits, patience_seconds=2)
+    assert service.run(Mode.DRAIN, limits=limits).tally.failed == 1
+    assert service.rows("state, error_code") == [("failed", "bad_run")]
+    assert simulator.stats()["api"]["requests"] >= 4
