@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NOBODY = 65534
+pytestmark = [] if os.geteuid() else [pytest.mark.needs("setpriv")]
+
 TIME = "2026-03-01 12:00:00.000000"
 
 

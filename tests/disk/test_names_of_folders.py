@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 NAME = os.fsdecode(b"b\xffd")
 
-pytestmark = pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such names")
+pytestmark = pytest.mark.needs("linux")  # macOS has no such names
 
 
 @pytest.fixture
