@@ -196,7 +196,7 @@ def output_option(command: F) -> F:
     """Add `--output`."""
     return option(
         "--output",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=click.Path(file_okay=False, readable=False, path_type=Path),
         help="The folder for saved files. Default: audio, beside the database.",
     )(command)
 
