@@ -131,7 +131,7 @@ def folder_place(folder: Path) -> Place:
     return Place(Kind.FOLDER, os.fsencode(real).decode(errors="backslashreplace"))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Breaker:
     """Whether one place may be gone to; for all threads.
 
@@ -151,8 +151,8 @@ class Breaker:
     tries: int = 0
     """How many failures in a row there were; several at once are one."""
     _closed_at: datetime | None = None
-    closed: bool = False
-    """It is well again; whoever looks after that resets this."""
+    closed: str | None = None
+    """What it was in trouble for, since it is well again; who looks after that resets this."""
     _until: float = float("-inf")  # by the monotonic clock, as are the next
     _learned_at: float = float("-inf")
     opened_at: float = float("-inf")
@@ -433,7 +433,7 @@ class Breaker:
             self._told_at = None
         if self.trouble is not None:
             self._closed_at = utc_now()
-            self._just_closed = self.closed = True
+            self._just_closed, self.closed = True, self.trouble.reason
         self.trouble = self._excused = self._seen_until = self._probing = self._probe = None
         self.tries, self._until = 0, float("-inf")
         return was_open
@@ -486,12 +486,14 @@ class Breakers:
         found = self._of(kind)
         return bool(found) and all(one.is_open for one in found)
 
-    def take_closed(self, kind: Kind) -> bool:
-        """Return whether one of a kind is well again since the last time."""
-        found = [one for one in self._of(kind) if one.closed]
-        for one in found:
-            one.closed = False
-        return bool(found)
+    def take_closed(self, kind: Kind) -> set[str]:
+        """Return what those of a kind were in trouble for that have become well again."""
+        found = set()
+        for one in self._of(kind):
+            if one.closed is not None:
+                found.add(one.closed)
+                one.closed = None
+        return found
 
     def try_at_once(self) -> None:
         """Try every place now: somebody may have put things right."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 import anyio
 import anyio.to_thread
 
-from downloader.breakers import Kind, Place, Trouble
+from downloader.breakers import Kind, Place, Trouble, origin_of
 from downloader.camb.client import Reply
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
@@ -111,6 +111,8 @@ class Inquiries:
         """How long the last answer took."""
         self._api_url = clean_text(session.settings.api_url)
         self._api = session.breakers.at(Place(Kind.ENDPOINT, "the API"))
+        self.found_elsewhere = 0
+        """How many URLs were at a storage that is well, while another was in trouble."""
         self._only_one: _OnlyOne | None = None
         self._judged: list[_Judged] = []
         self._recording = anyio.Lock()
@@ -304,8 +306,12 @@ class Inquiries:
                 )
             steps.append((run.key, step))
         await self._record(steps, resolution)
-        if any(isinstance(verdict, Finished) for verdict in answer.verdicts.values()):
+        urls = [one.url for one in answer.verdicts.values() if isinstance(one, Finished)]
+        if urls:
             session.ready.set()
+        if session.breakers.any_in_trouble(Kind.HOST):
+            hosts = {session.breakers.host(origin) for url in urls if (origin := origin_of(url))}
+            self.found_elsewhere += any(not host.is_open for host in hosts)
 
     async def _learn(
         self, answer: Answered, batch: Batch, resolution: _Resolution, now: datetime

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 BACKLOG_PER_WORKER: Final = 2
 """URLs asked for ahead of need: one that waits in a queue is one that dies there."""
 
+_HELD_UP_STOCK: Final = 500
+"""So many URLs may wait for a storage in trouble; more would only expire."""
+
+_EXPLORE_SECONDS: Final = 0.25
+"""How often, then, a batch is asked for that may be at another storage."""
+
 _WORTH_A_CLAIM: Final = REQUESTS_AT_ONCE * MAX_BATCH
 """For how many runs there is to be room: a claim costs the same for few as for many."""
 
@@ -54,7 +60,10 @@ class Poller:
         self._asking: dict[str, ClaimedBatch] = {}  # what is under way, by lease
         self._scope = anyio.CancelScope()
         self._look_back_at = float("-inf")
-        self._tries = 0  # that have failed at storages in trouble
+        # While URLs enough wait for a storage in trouble:
+        self._exploring = self._newest = False
+        self._explored_at = float("-inf")
+        self._found_elsewhere = 0
         self.trouble: Trouble | None = None
         """Why `--once` had no use of the API, beside what is known of the key."""
         self._share_of_longest = 0.0  # of the runs claimed, those still owed to the longest due
@@ -103,6 +112,8 @@ class Poller:
                     self.trouble = self._inquiries.last_failure
                 return
             pause = _LOOK_AGAIN_SECONDS if self._no_room else await self._pause_seconds()
+            if self._exploring:
+                pause = _EXPLORE_SECONDS
             await session.room.wait(
                 max(pause, min(_LOOK_AGAIN_SECONDS, self._held_back(utc_now())))
             )
@@ -150,15 +161,14 @@ class Poller:
         at_once = 1 if session.key.is_open else 2 * REQUESTS_AT_ONCE
         free = at_once - len(self._asking)
         appetite = session.concurrency.limit * BACKLOG_PER_WORKER + 2 * session.ahead
-        if session.breakers.all_in_trouble(Kind.HOST) and session.mode is not Mode.ONCE:
-            # What comes now would wait as well; some, all the same, may be at another storage.
-            held_up = await session.in_thread(transfers.count_held_up, session.database, now)
-            appetite = max(appetite - held_up, MAX_BATCH * self._is_curious())
-        room = (
-            appetite
-            - await self._waiting(now)
-            - sum(len(one.runs) for one in self._asking.values())
-        )
+        waiting = await self._waiting(now)
+        room = appetite - waiting - sum(len(one.runs) for one in self._asking.values())
+        self._exploring = await self._many_are_held_up(now)
+        if self._exploring:
+            self._no_room = True
+            if room <= 0 or free <= 0 or not self._explores():
+                return []
+            return await self._take_up(now, MAX_BATCH, 1)
         # Where an answer takes its time the requests had better follow each other closely.
         grouped = self._inquiries.answer_seconds < _QUICK_SECONDS
         least = min(_WORTH_A_CLAIM, (appetite + 1) // 2) if grouped else 1
@@ -166,6 +176,11 @@ class Poller:
         if self._no_room:
             return []
         await self._look_back()
+        return await self._take_up(now, room, free)
+
+    async def _take_up(self, now: datetime, room: int, free: int) -> list[ClaimedBatch]:
+        """Claim runs for so many URLs and requests."""
+        session = self._session
         batches = await session.in_thread(self._claim_now, now, room, free)
         if batches:
             reach(At.POLL_CLAIMED)
@@ -175,11 +190,28 @@ class Poller:
                 session.hold(Held(run.key, one.lease))
         return batches
 
-    def _is_curious(self) -> bool:
-        """Return whether a storage stayed in trouble since the last time: others may be well."""
-        tries = sum(one.tries for one in self._session.breakers.in_trouble(Kind.HOST))
-        tried, self._tries = tries > self._tries, tries
-        return tried
+    async def _many_are_held_up(self, now: datetime) -> bool:
+        """Return whether there are URLs enough that wait for a storage in trouble."""
+        session = self._session
+        codes = {trouble.reason for trouble in session.troubles(Kind.HOST)}
+        if not codes or session.mode is Mode.ONCE:  # which asks for all
+            return False
+        found = await session.in_thread(transfers.count_held_up, session.database, now, codes)
+        return found >= _HELD_UP_STOCK
+
+    def _explores(self) -> bool:
+        """Return whether to ask for a few more now, which may be at a storage that is well.
+
+        Where that was so the last time it goes on at once; else from both ends by turns.
+        """
+        now, found = time.monotonic(), self._inquiries.found_elsewhere
+        if found > self._found_elsewhere:
+            self._found_elsewhere = found
+            return True
+        if now - self._explored_at < _EXPLORE_SECONDS:
+            return False
+        self._explored_at, self._newest = now, not self._newest
+        return True
 
     async def _waiting(self, now: datetime) -> int:
         """Return how many runs wait with a URL for a worker."""
@@ -204,7 +236,9 @@ class Poller:
         self._share_of_longest = min(self._share_of_longest, 1.0) + most * LONGEST
         longest = int(self._share_of_longest)
         self._share_of_longest -= longest
-        return polling.Wanted(most, longest, only_new=self._held_back(now) > 0)
+        newest = self._exploring and self._newest
+        only_new = newest or self._held_back(now) > 0
+        return polling.Wanted(most, longest, only_new=only_new, newest=newest)
 
     def _claim_now(self, now: datetime, room: int, free: int) -> list[ClaimedBatch]:
         """Claim what is likely to be finished, due or not, and what is due; blocking."""

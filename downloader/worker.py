@@ -355,8 +355,8 @@ class Workers:
     async def _go_on(self) -> None:
         """Look anew at what waited for a storage that is back."""
         session = self._session
-        if session.breakers.take_closed(Kind.HOST):
-            await session.in_thread(transfers.end_hold_up, session.database, utc_now())
+        if codes := session.breakers.take_closed(Kind.HOST):
+            await session.in_thread(transfers.end_hold_up, session.database, utc_now(), codes)
             session.room.set()
 
     def _begin(self, claim: ClaimedRun, claimed_at: float) -> None:

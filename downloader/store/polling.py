@@ -64,6 +64,14 @@ class DueRun:
     unknown_since: datetime | None = None
     unknown_answers: int = 0
 
+    @property
+    def is_doubted(self) -> bool:
+        """Whether it is asked for by itself: a batch that it is in may be refused for it.
+
+        Again and again it had no answer while others had, or is unknown to the service.
+        """
+        return self.poll_errors >= ASKED_ALONE or self.unknown_answers > 0
+
     def asked(self, now: datetime) -> Asked:
         """Return what the decisions about its answer go by."""
         early = self.next_attempt_at > now
@@ -136,6 +144,12 @@ def all_of(found: Sequence[sa.Subquery]) -> sa.CompoundSelect[Any]:
 _IS_DUE = runs.c.next_attempt_at <= sa.bindparam("cutoff")
 _DUE = all_of(in_order_of_time(COLUMNS, _IS_DUE, most=sa.bindparam("most")))
 _DUE_NEW = all_of(in_order_of_time(COLUMNS, _IS_DUE, most=sa.bindparam("most"), pauses=NEVER_ASKED))
+_DUE_NEWEST = (
+    sa.select(*COLUMNS)
+    .where(PENDING, OF_TYPE, sa.literal_column(str(*NEVER_ASKED)) == PAUSE_CLASS, _IS_DUE)
+    .order_by(runs.c.next_attempt_at.desc(), sa.literal_column("rowid").desc())
+    .limit(sa.bindparam("most"))
+)
 _ONE = sa.literal(1).label("one")
 _ANY_DUE = all_of(in_order_of_time([_ONE], _IS_DUE, most=1))
 _ANY_NEW = all_of(in_order_of_time([_ONE], _IS_DUE, most=1, pauses=NEVER_ASKED))
@@ -193,15 +207,18 @@ class Wanted:
     """Which due runs to claim: up to `most`, those never asked for first.
 
     Up to `longest` of them are those that have been due the longest of the others. With `only_new`
-    none is asked for again.
+    none is asked for again; with `newest` too those come first that were submitted last.
     """
 
     most: int
     longest: int = 0
     only_new: bool = False
+    newest: bool = False
 
     def choose(self, due: Sequence[DueRun], now: datetime) -> list[DueRun]:
         """Return these runs, in the order in which they are to be asked for."""
+        if self.newest:
+            return list(due[: self.most])
         if len(due) > self.most:
             again = [run for run in due if run.lateness(now) < inf]
             by_time = sorted(again, key=attrgetter("next_attempt_at"))[: self.longest]
@@ -247,9 +264,8 @@ def claim_due(
     with database.write() as connection:
         due: list[DueRun] = []
         for name in names:
-            found = connection.execute(
-                _DUE_NEW if wanted.only_new else _DUE, {**values, "of_type": name}
-            )
+            which = _DUE_NEWEST if wanted.newest else _DUE_NEW if wanted.only_new else _DUE
+            found = connection.execute(which, {**values, "of_type": name})
             due += [due_run(row) for row in found]
         due = wanted.choose(due, now)
         if too_young is not None and (young := too_young(due, now)):
@@ -261,9 +277,8 @@ def claim_due(
                 ],
             )
             due = [run for run in due if run.key not in young]
-        # What had no answer, again and again, while others had, is asked for by itself.
-        alone = [run for run in due if run.poll_errors >= ASKED_ALONE]
-        due = [run for run in due if run.poll_errors < ASKED_ALONE]
+        alone = [run for run in due if run.is_doubted]
+        due = [run for run in due if not run.is_doubted]
         soon: list[DueRun] = []
         for name in {run.key.run_type for run in due}:
             rows = connection.execute(

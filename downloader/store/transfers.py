@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 import sqlalchemy as sa
 
 from downloader.failpoints import At, reach
-from downloader.rules.decisions import UNREACHABLE
 from downloader.rules.resume import Journal
 from downloader.rules.states import RunKey, State
 from downloader.rules.steps import (
@@ -34,7 +33,7 @@ from downloader.store.transitions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
 
     from downloader.store.database import Database
@@ -191,6 +190,8 @@ _WINDOW: Final = 5_000
 """Among so many that wait, those that have waited the longest, the earliest to expire is looked
 for; and so many with an expired URL are put back together."""
 
+_HELD_UP_TOGETHER: Final = 2_000
+
 _COUNTED: Final = 10_000
 """More runs than so many are not counted: nobody wants to know how many more wait."""
 
@@ -338,7 +339,7 @@ def record_transfers(
     return take_turn(database, outcomes, None, now)[0]
 
 
-_HELD_UP = sa.and_(_READY, runs.c.error_code == UNREACHABLE)
+_HELD_UP = sa.and_(_READY, runs.c.error_code.in_(sa.bindparam("codes", expanding=True)))
 _COUNT_HELD_UP = sa.select(sa.func.count()).select_from(
     sa.select(sa.literal(1))
     .select_from(runs)
@@ -353,16 +354,19 @@ _GO_ON = (
 )
 
 
-def count_held_up(database: Database, now: datetime) -> int:
-    """Return how many runs with a URL wait because their storage cannot be reached."""
+def count_held_up(database: Database, now: datetime, codes: Collection[str]) -> int:
+    """Return how many runs with a URL wait since their storage is in trouble, told by its codes.
+
+    More than 10,000 are not counted.
+    """
     with database.read() as connection:
-        return connection.scalar(_COUNT_HELD_UP, {"now": now}) or 0
+        return connection.scalar(_COUNT_HELD_UP, {"now": now, "codes": list(codes)}) or 0
 
 
-def end_hold_up(database: Database, now: datetime) -> int:
+def end_hold_up(database: Database, now: datetime, codes: Collection[str]) -> int:
     """Have those runs looked at now, as a storage is back; return how many they are."""
     with database.write() as connection:
-        return connection.execute(_GO_ON, {"now": now}).rowcount
+        return connection.execute(_GO_ON, {"now": now, "codes": list(codes)}).rowcount
 
 
 def _any_ready(database: Database, claim: Claim) -> bool:
@@ -383,13 +387,8 @@ def _claim(connection: sa.Connection, claim: Claim) -> Ready:
             claimed.append(ClaimedRun(run, claim.owner.new_lease()))
         else:
             left[run.key] = step
-    if any(isinstance(step, NewUrl) for step in left.values()):
-        # Where one has expired many may have: looked at one by one they would hold up the others.
-        for run in map(_ready_run, connection.execute(looking.expired, values)):
-            step = None if run.key in left else claim.judge(run)
-            if isinstance(step, NewUrl | TransferFailed):
-                left[run.key] = step
-        claimed = [one for one in claimed if one.run.key not in left]
+    left |= _left_with_them(connection, claim, left, {one.run.key for one in claimed})
+    claimed = [one for one in claimed if one.run.key not in left]
     for kind, leave in _LEAVE.items():
         group = [
             parameters(key, None, step, now) for key, step in left.items() if type(step) is kind
@@ -428,6 +427,32 @@ def _claim(connection: sa.Connection, claim: Claim) -> Ready:
         waiting,
         sum(isinstance(step, HeldUp) for step in left.values()),
     )
+
+
+def _left_with_them(
+    connection: sa.Connection, claim: Claim, left: dict[RunKey, ReadyStep], claimed: set[RunKey]
+) -> dict[RunKey, ReadyStep]:
+    """Return what becomes of others that wait, where some that were looked at are left.
+
+    Where one has expired, or its storage is in trouble, many may be so: looked at a few at a time
+    they would hold up the others.
+    """
+    found: dict[RunKey, ReadyStep] = {}
+    looking, values = _may_be_taken(claim.now, claim.cutoff)
+    kinds = {type(step) for step in left.values()}
+    if NewUrl in kinds:
+        for run in map(_ready_run, connection.execute(looking.expired, values)):
+            step = None if run.key in left else claim.judge(run)
+            if isinstance(step, NewUrl | TransferFailed):
+                found[run.key] = step
+    if HeldUp in kinds:
+        known = left.keys() | found.keys() | claimed
+        more = connection.execute(looking.first, values | {"most": _HELD_UP_TOGETHER})
+        for run in map(_ready_run, more):
+            step = None if run.key in known else claim.judge(run)
+            if isinstance(step, HeldUp):
+                found[run.key] = step
+    return found
 
 
 def _is_held(connection: sa.Connection, claim: ClaimedRun) -> bool:

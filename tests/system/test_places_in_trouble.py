@@ -134,3 +134,62 @@ def test_another_folder_stops_no_other(program: Program, start_simulator: StartS
         _, told = drain.communicate(timeout=60)
     assert drain.returncode == 0, told
     program.assert_saved(simulator, IDS)
+
+
+@pytest.mark.parametrize("dead", [range(1, 1501), range(21, 1521)], ids=["before", "behind"])
+def test_a_host_out_of_reach_stops_no_other(
+    program: Program, start_simulator: StartSimulator, dead: range
+) -> None:
+    """Runs at a storage that is well are saved, though many wait for one that is out of reach.
+
+    Nor are URLs made for all of those, which would only expire.
+    """
+    elsewhere = {
+        "runs": f"{dead[0]}-{dead[-1]}",
+        "where": "api",
+        "fault": {"kind": "url", "url": "http://127.0.0.1:9/x.wav"},
+    }
+    simulator = start_simulator(rules=[elsewhere])
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    well = set(range(1, 1521)) - set(dead)
+    program.submit(range(1, 1521))
+    with program.start("run", "--min-poll", "0.1s") as daemon:
+        wait_until(lambda: program.status()["runs"]["done"] == len(well), daemon)
+        [(made,)] = program.query("SELECT count(*) FROM runs WHERE ready_at IS NOT NULL")
+        daemon.terminate()
+        assert daemon.wait(60) == 0
+    program.assert_saved(simulator, well)
+    assert made < 1200
+
+
+def test_retry_after_of_one_type(program: Program, start_simulator: StartSimulator) -> None:
+    """An endpoint that asks to be left alone holds up no runs of another type."""
+    busy = for_all("api", "status", status=429, retry_after=600) | {"run_type": "tts"}
+    simulator = start_simulator()
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program.submit(IDS)
+    assert program("submit", "--type", "tts", *map(str, range(101, 131))).returncode == 0
+    simulator.set_rules([busy])
+    with program.start("run", "--min-poll", "0.1s") as daemon:
+        wait_until(lambda: program.status()["runs"]["done"] == len(IDS), daemon)
+        daemon.terminate()
+        assert daemon.wait(60) == 0
+    assert program.query("SELECT DISTINCT run_type FROM runs WHERE state = 'done'") == [
+        ("text-to-sound",)
+    ]
+
+
+def test_unknown_runs_cost_few_requests(program: Program, start_simulator: StartSimulator) -> None:
+    """A run that has its batch refused is asked for by itself from then on, the others together."""
+    unknown = {"runs": "3,8", "where": "api", "fault": {"kind": "status", "status": 404}}
+    simulator = start_simulator(rules=[unknown], finish_after=3)
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program.submit(range(1, 11))
+    with program.start("run", "--min-poll", "1s") as daemon:
+        wait_until(lambda: program.status()["runs"]["done"] == 8, daemon)
+        daemon.terminate()
+        assert daemon.wait(60) == 0
+    assert program.query("SELECT DISTINCT error_code FROM runs WHERE run_id IN (3, 8)") == [
+        ("unknown_run",)
+    ]
+    assert simulator.stats()["api"]["requests"] <= 40
