@@ -91,6 +91,13 @@ class Trouble(NamedTuple):
     message: str
     since: datetime | None = None
 
+    @property
+    def for_all(self) -> str:
+        """What is told of a run that waits with all others."""
+        if self.since is None:
+            return self.message
+        return f"{self.message} So it has been for all its runs since {self.since:%Y-%m-%d %H:%M:%S} UTC."
+
 
 @dataclass(frozen=True, slots=True)
 class Pause:

@@ -419,6 +419,8 @@ class Inquiries:
         if not resolution.refused or self._session.stopping.is_set():
             return
         others = await self._others(resolution)
+        if others is Others.REFUSED and resolution.bulk_refused and not resolution.bulk_answered:
+            self._failed(resolution.bulk_refused[-1], bulk, resolution, at_once=False)
         for one in resolution.refused:
             if others is Others.ANSWERED:
                 await self._refused_alone(one, resolution)
@@ -449,7 +451,11 @@ class Inquiries:
             single.served(known, resolution.asked_at)
             return Others.ANSWERED
         # The results of a run that was saved long ago may be gone.
-        gone = isinstance(reply.judgement, Suspect) and reply.judgement.status == 404
+        gone = (
+            known != self._known_good
+            and isinstance(reply.judgement, Suspect)
+            and reply.judgement.status == 404
+        )
         return Others.NONE if gone and all_missing else Others.REFUSED
 
     async def _refused_alone(self, one: _Refused, resolution: _Resolution) -> None:

@@ -343,7 +343,7 @@ class Workers:
             return None
         return while_paused(
             pause.trouble.reason,
-            pause.trouble.message,
+            pause.trouble.for_all,
             spent,
             submitted_at=run.submitted_at,
             lasted_seconds=pause.lasted_seconds,
@@ -482,7 +482,7 @@ class Workers:
                 self._crew.begin(job)
                 continue
             due = utc_now() + timedelta(seconds=pause.wait_seconds)
-            step = HeldUp(due, pause.trouble.reason, pause.trouble.message)
+            step = HeldUp(due, pause.trouble.reason, pause.trouble.for_all)
             self._recorder.add([Outcome(job.claim.run.key, job.claim.lease, step)])
 
     def _take_ended(self) -> tuple[list[Trouble], list[BaseException]]:

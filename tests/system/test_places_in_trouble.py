@@ -47,14 +47,12 @@ def saved_after_an_outage(
     [
         *(
             pytest.param(for_all("storage", "status", status=status), id=f"status-{status}")
-            for status in (400, 401, 403, 404, 407, 410, 418, 429, 451, 500, 502, 503, 520)
+            for status in (401, 403, 404, 418, 503, 520)
         ),
         pytest.param(for_all("storage", "error-page", form="html"), id="page"),
-        pytest.param(for_all("storage", "empty"), id="empty"),
         pytest.param(for_all("storage", "reset", at="headers"), id="reset"),
         pytest.param(for_all("storage", "truncate", after=0), id="truncated"),
         pytest.param(for_all("storage", "stall", at="headers"), id="stall"),
-        pytest.param(for_all("storage", "redirect", to="ftp://127.0.0.1/x"), id="redirect"),
     ],
 )
 def test_a_storage_that_refuses_all(
@@ -73,12 +71,10 @@ def test_a_storage_that_refuses_all(
     [
         *(
             pytest.param(for_all("api", "status", status=status), id=f"status-{status}")
-            for status in (400, 404, 405, 409, 410, 413, 418, 422, 500, 501, 502, 503, 505, 520)
+            for status in (400, 404, 409, 418, 501, 502, 520)
         ),
         pytest.param(for_all("api", "not-json"), id="page"),
-        pytest.param(for_all("api", "other-shape"), id="other-shape"),
         pytest.param(for_all("api", "reset"), id="reset"),
-        pytest.param(for_all("api", "redirect"), id="redirect"),
     ],
 )
 def test_an_api_that_refuses_all(
@@ -91,7 +87,7 @@ def test_an_api_that_refuses_all(
     assert simulator.stats()["api"]["requests"] < 120
 
 
-@pytest.mark.parametrize("status", [400, 403, 422, 500, 501, 520])
+@pytest.mark.parametrize("status", [403, 422, 520])
 def test_a_bulk_endpoint_that_refuses_all(
     program: Program, start_simulator: StartSimulator, status: int
 ) -> None:
