@@ -96,7 +96,8 @@ class Trouble(NamedTuple):
         """What is told of a run that waits with all others."""
         if self.since is None:
             return self.message
-        return f"{self.message} So it has been for all its runs since {self.since:%Y-%m-%d %H:%M:%S} UTC."
+        since = f"{self.since:%Y-%m-%d %H:%M:%S} UTC"
+        return f"{self.message} So it has been for all its runs since {since}."
 
 
 @dataclass(frozen=True, slots=True)
