@@ -171,6 +171,7 @@ class Breaker:
     _just_closed: bool = False  # what was held up meanwhile is yet to be seen
     _lock: threading.RLock = field(default_factory=threading.RLock)
     # Of a shared place:
+    _proved: bool = False  # by a success in this process
     _looked_at: float | None = None
     _seen_until: datetime | None = None
     _probing: datetime | None = None  # until when this process is the one that tries
@@ -187,7 +188,9 @@ class Breaker:
 
     @property
     def may_be_closed(self) -> bool:
-        """Whether a success would change anything."""
+        """Whether a success would change anything; the first one in a shared place always may."""
+        if self.database is not None and not self._proved:
+            return True
         return self.trouble is not None or self.tries > 0 or self._excused is not None
 
     @property
@@ -249,8 +252,12 @@ class Breaker:
         if not self.may_be_closed or began_at < self._learned_at:
             return False
         with self._lock:
-            if self.database is not None:
+            if self.database is not None and not self._proved:
+                # Keys and folders of before, which nobody may use any more, are met again if so.
+                blocks.unblock_all(self.database, self._scope)
+            elif self.database is not None:
                 blocks.unblock(self.database, self._scope, subject=self.place.name)
+            self._proved = True
             return self._close()
 
     def served(self, key: RunKey, began_at: float, stage: Stage = Stage.ANSWER) -> bool:
@@ -342,7 +349,7 @@ class Breaker:
             self._looked_at = now
             known = blocks.current_block(self.database, self._scope, subject=self.place.name)
             if known is None:
-                if self.may_be_closed:
+                if self.trouble is not None or self._excused is not None:
                     self._close()
             elif first and self.trouble is None:
                 self._excused = known

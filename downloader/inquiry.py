@@ -343,12 +343,11 @@ class Inquiries:
     ) -> float:
         """Note that a place refuses; return for how many seconds it is paused."""
         code, message = _told(judgement)
-        seconds = judgement.retry_after_seconds if isinstance(judgement, RetryLater) else None
         pause = place.failed(
             code,
             message,
             resolution.asked_at,
-            at_least_seconds=seconds or 0.0,
+            at_least_seconds=judgement.retry_after_seconds or 0.0,
             lenient=not at_once,
         )
         self.last_failure = Trouble(code, message)

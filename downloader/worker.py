@@ -477,7 +477,7 @@ class Workers:
     def _hold_up_queued(self) -> None:
         """Put back what was claimed ahead for a host that has been found in trouble since."""
         for job in self._crew.take_back():
-            pause = None if job.host is None else job.host.pause()
+            pause = None if job.host is None else job.host.pause(mine=job.claim.lease)
             if pause is None:
                 self._crew.begin(job)
                 continue

@@ -86,6 +86,7 @@ class Suspect:
     status: int
     error_code: str
     message: str
+    retry_after_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class Forbidden:
     """403: the key, or a run that belongs to somebody else; who is to blame shows by splitting."""
 
     message: str
+    retry_after_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def judge_bulk(
     if 200 <= status <= 299:
         entries = entries_of(content)
         return _unreadable(status) if entries is None else _answered(entries, asked)
-    return _suspect(status, "batch", content)
+    return _suspect(status, "batch", content, retry_after_seconds(headers, now))
 
 
 def judge_single(
@@ -151,7 +153,7 @@ def judge_single(
         return general
     if 200 <= status <= 299:
         return _judge_single_content(status, content, run_id)
-    return _suspect(status, "run", content)
+    return _suspect(status, "run", content, retry_after_seconds(headers, now))
 
 
 def without(secret: str, judgement: Judgement) -> Judgement:
@@ -195,7 +197,8 @@ def _judge_status(
         message = _sentence("The service asks for payment (402)", content)
         return Blocked("payment_required", message)
     if status == 403:
-        return Forbidden(_sentence("The service forbids access (403)", content))
+        message = _sentence("The service forbids access (403)", content)
+        return Forbidden(message, retry_after_seconds(headers, now))
     if status in _RETRY_CODES:
         return RetryLater(
             _RETRY_CODES[status],
@@ -224,9 +227,10 @@ def _answered(entries: Iterable[tuple[str, object]], asked: Sequence[int]) -> An
     return Answered(verdicts, tuple(unasked))
 
 
-def _suspect(status: int, what: str, content: object) -> Suspect:
+def _suspect(status: int, what: str, content: object, retry_after: float | None) -> Suspect:
     code = "server_error" if status >= 500 else _SUSPECT_CODES.get(status, "refused")
-    return Suspect(status, code, _sentence(f"The service refused the {what} ({status})", content))
+    message = _sentence(f"The service refused the {what} ({status})", content)
+    return Suspect(status, code, message, retry_after)
 
 
 def _read(body: bytes) -> object:

@@ -94,6 +94,13 @@ def unblock(database: Database, scope: Scope, *, subject: str = "") -> bool:
         return connection.execute(sa.delete(blocks).where(_is(scope, subject))).rowcount > 0
 
 
+def unblock_all(database: Database, scope: Scope) -> None:
+    """Let go on whatever is stopped in a scope: what is still of no use will be met again."""
+    if any(one.scope == scope for one in current_blocks(database)):
+        with database.write() as connection:
+            connection.execute(sa.delete(blocks).where(blocks.c.scope == scope))
+
+
 def take_probe(
     database: Database, scope: Scope, *, seen: datetime, until: datetime, subject: str = ""
 ) -> bool:

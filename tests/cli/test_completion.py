@@ -123,7 +123,9 @@ def test_what_is_completed(program: Program, shell: Callable[..., list[str]]) ->
     assert shell(program, "list", "--state", "d") == ["done", "downloading"]
     assert shell(program, "submit", "--type", "t") == ["text-to-sound", "tts"]
     assert shell(program, "export", "--format", "") == ["csv", "jsonl", "m3u", "sha256"]
-    assert shell(program, "list", "--error", "url_") == ["url_expired", "url_refused"]
+    assert shell(program, "list", "--error", "url_") == [
+        *("url_expired", "url_not_yet_valid", "url_refused"),
+    ]
     assert shell(program, "completion", "z") == ["zsh"]
 
 

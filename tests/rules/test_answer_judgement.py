@@ -181,7 +181,9 @@ def test_unreadable_answers_blame_nobody(body: object) -> None:
         (425, RetryLater),
         (429, RetryLater),
         (500, Suspect),
-        (501, RetryLater),
+        (501, Suspect),
+        (505, Suspect),
+        (520, Suspect),
         (502, RetryLater),
         (503, RetryLater),
         (504, RetryLater),
@@ -202,29 +204,27 @@ def test_refused_batches(status: int, expected: type[Judgement]) -> None:
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
-        (400, Answered({11: Failed("bad_run", None, "The service refused the run (400): why")})),
+        (400, Suspect(400, "bad_request", "The service refused the run (400): why")),
         (401, Blocked("key_refused", "The service refused the API key (401).")),
         (402, Blocked("payment_required", "The service asks for payment (402): why")),
         (403, Forbidden("The service forbids access (403): why")),
-        (404, Answered({11: NotYet(None)})),
-        (422, Answered({11: Failed("bad_run", None, "The service refused the run (422): why")})),
-        (
-            410,
-            RetryLater("unexpected_status", "The service could not answer for the run (410): why"),
-        ),
-        (500, RetryLater("server_error", "The service could not answer for the run (500): why")),
+        (404, Suspect(404, "not_found", "The service refused the run (404): why")),
+        (422, Suspect(422, "invalid_request", "The service refused the run (422): why")),
+        (410, Suspect(410, "refused", "The service refused the run (410): why")),
+        (500, Suspect(500, "server_error", "The service refused the run (500): why")),
+        (520, Suspect(520, "server_error", "The service refused the run (520): why")),
     ],
 )
 def test_refused_single_runs(status: int, expected: Judgement) -> None:
-    """Alone, a run is to blame for 400 and 422 only, and 404 means not ready yet."""
+    """Of a run alone, too, a refusal does not say whose fault it is."""
     assert single({"detail": "why"}, status=status) == expected
 
 
-@pytest.mark.parametrize("status", [302, 408, 429, 500, 503])
+@pytest.mark.parametrize("status", [302, 400, 403, 408, 429, 500, 503])
 def test_retry_after_is_honoured(status: int) -> None:
     """A wait that the service asks for comes with the judgement."""
     judgement = single(b"", status=status, headers={"retry-after": "7"})
-    assert isinstance(judgement, RetryLater)
+    assert isinstance(judgement, RetryLater | Suspect | Forbidden)
     assert judgement.retry_after_seconds == 7.0
 
 

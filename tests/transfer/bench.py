@@ -54,13 +54,19 @@ class Bench:
     """What the database answers when the object is noted."""
     busy_database: bool = False
     """Whether it can be asked at all."""
+    prepared: Output | None = None
     noted: threading.Event = field(default_factory=threading.Event)
     on_progress: Callable[[], None] = lambda: None
 
+    def prepare(self) -> Output:
+        """Prepare the folder as a process does that starts, for the next attempt."""
+        self.prepared = Output(self.folder, DEFAULT_TYPE)
+        self.prepared.prepare()
+        return self.prepared
+
     def deliver(self, guard: Guard | None = None) -> Delivered:
         """Make an attempt, as a process that was just started does; the commit is left open."""
-        output = Output(self.folder, DEFAULT_TYPE)
-        output.prepare()
+        output, self.prepared = self.prepared or self.prepare(), None
         order = Order(
             self.key,
             self.url,
