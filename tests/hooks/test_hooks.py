@@ -28,7 +28,7 @@ OWED: Final = QUERIES["hooks-owed"]
 LOST: Final = QUERIES["hooks-lost"]
 
 FAILS: Final = {"runs": [3], "where": "api", "fault": {"kind": "word", "word": "ERROR"}}
-NOT_THERE: Final = {"runs": [4], "where": "storage", "fault": {"kind": "status", "status": 404}}
+NO_AUDIO: Final = {"runs": [4], "where": "storage", "fault": {"kind": "wrong-magic"}}
 
 TELL: Final = """
 cat > "stdin-$RUN_ID"
@@ -79,7 +79,7 @@ def test_what_a_hook_is_told(on_path: Program, start_simulator: StartSimulator) 
     Runs fail by the API's word, and by the storage's: either has its hook.
     """
     program = on_path
-    simulator = start_simulator(rules=[FAILS, NOT_THERE])
+    simulator = start_simulator(rules=[FAILS, NO_AUDIO])
     hook = script(program.folder, TELL)
     program.env |= {"MY_COPY": f"key={KEY}", "CREDENTIALS_DIRECTORY": "/run/credentials/x"}
     program.env |= {"RUN_LOCATION": "/somewhere/else", "DOWNLOADER_TYPE": "text-to-sound"}

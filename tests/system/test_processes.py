@@ -268,7 +268,7 @@ def test_submit_twice(program: Program, start_simulator: StartSimulator) -> None
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("SSL_CERT_FILE", "/nonexistent.pem"), ("ALL_PROXY", "socks5://127.0.0.1:1")],
+    [("SSL_CERT_FILE", "/nonexistent.pem"), ("ALL_PROXY", "ftp://127.0.0.1:1")],
 )
 def test_settings_of_the_environment_that_cannot_be_used(
     program: Program, name: str, value: str
