@@ -657,8 +657,9 @@ def _told(judgement: Judgement) -> tuple[str, str]:
 
 
 def _rejected(judgement: Refusal) -> PollFailed:
-    code = "forbidden" if isinstance(judgement, Forbidden) else "bad_run"
-    return PollFailed(code, judgement.message)
+    return PollFailed(
+        "forbidden" if isinstance(judgement, Forbidden) else "bad_run", judgement.message
+    )
 
 
 class _Resolution:

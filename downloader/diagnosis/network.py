@@ -15,7 +15,7 @@ from downloader.diagnosis.trust import CERTIFICATES_ADVICE
 from downloader.errors import ConfigurationError
 from downloader.http import words_of
 from downloader.proxies import environment_proxies
-from downloader.rules.answers import Blocked, Forbidden, Judgement, RetryLater
+from downloader.rules.answers import Blocked, Forbidden, Judgement, RetryLater, Suspect
 from downloader.rules.batching import Batch
 from downloader.rules.redaction import clean_text
 from downloader.trust import tls_context
@@ -121,10 +121,11 @@ def _judge_key(key: Key, reply: Reply, *, known: RunKey | None) -> Check:
             f"{place}; {_lower(judgement)}{other}",
             "check that the key is of the account that the runs are of",
         )
-    if isinstance(judgement, RetryLater):
+    if _is_no_answer(reply):
         said = f"{place}; whether it is accepted is not known"
         # A service that throttles has not refused it.
-        said = f"{place}; not refused" if judgement.error_code == "throttled" else said
+        throttled = isinstance(judgement, RetryLater) and judgement.error_code == "throttled"
+        said = f"{place}; not refused" if throttled else said
     else:
         said = f"{place}; not refused" if reply.status == 404 else f"{place}; accepted"
     if key.readers_warning is not None:
@@ -133,9 +134,15 @@ def _judge_key(key: Key, reply: Reply, *, known: RunKey | None) -> Check:
     return ok("api_key", said)
 
 
+def _is_no_answer(reply: Reply) -> bool:
+    """Return whether the API has said nothing of what it was asked."""
+    refused = isinstance(reply.judgement, Suspect) and reply.judgement.status >= 500
+    return refused or isinstance(reply.judgement, RetryLater)
+
+
 def _judge_api(api_url: str, reply: Reply, *, known: RunKey | None) -> Check:
     judgement, where = reply.judgement, clean_text(api_url)
-    if not isinstance(judgement, RetryLater):
+    if not isinstance(judgement, RetryLater | Suspect) or not _is_no_answer(reply):
         if reply.status == 404 and known is not None:
             return warning(
                 "api",

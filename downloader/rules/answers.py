@@ -228,9 +228,12 @@ def _answered(entries: Iterable[tuple[str, object]], asked: Sequence[int]) -> An
 
 
 def _suspect(status: int, what: str, content: object, retry_after: float | None) -> Suspect:
-    code = "server_error" if status >= 500 else _SUSPECT_CODES.get(status, "refused")
-    message = _sentence(f"The service refused the {what} ({status})", content)
-    return Suspect(status, code, message, retry_after)
+    return Suspect(
+        status,
+        "server_error" if status >= 500 else _SUSPECT_CODES.get(status, "refused"),
+        _sentence(f"The service refused the {what} ({status})", content),
+        retry_after,
+    )
 
 
 def _read(body: bytes) -> object:

@@ -316,7 +316,7 @@ def test_no_proxy(call: Caller, doctor: Doctor, start_simulator: StartSimulator)
     assert "NO_PROXY is a.test" in found.finding("proxy")
 
 
-@pytest.mark.parametrize("value", ["socks5://ada:5ec2e7word@127.0.0.1:9", "http://[::1"])
+@pytest.mark.parametrize("value", ["ftp://ada:5ec2e7word@127.0.0.1:9", "http://[::1"])
 def test_a_proxy_that_cannot_be_used(call: Caller, doctor: Doctor, value: str) -> None:
     """A proxy setting that cannot be used is told once, by its check, without its password."""
     call.set(HTTPS_PROXY=value)

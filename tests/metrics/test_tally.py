@@ -181,6 +181,7 @@ def test_the_lists_of_codes_are_whole() -> None:
     assert TRANSFER_ERRORS - transfer <= {
         "url_expired",
         "url_not_yet_valid",
+        "certificate",
         "storage_unreachable",
         "truncated",
         "unusable_range",

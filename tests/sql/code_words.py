@@ -18,16 +18,10 @@ if TYPE_CHECKING:
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
-_BATCHES: Final = frozenset({"Suspect"})
-"""Never of a run: a batch that is refused is split until a run stands alone."""
-
-OF_BATCHES: Final = frozenset({"bad_request", "invalid_request", "not_found"})
-"""In a table that serves batches too; a run alone never gets them, as a test of the page shows."""
-
 
 def error_codes() -> set[str]:
     """Return every word that may become an `error_code`."""
-    return _given_as({"error_code", "code"}, but=_BATCHES) - OF_BATCHES
+    return _given_as({"error_code", "code"})
 
 
 def block_reasons() -> set[str]:
@@ -62,9 +56,7 @@ def _is_state(node: ast.expr) -> bool:
     return isinstance(name, ast.Name) and name.id == "State"
 
 
-def _given_as(
-    names: set[str], *, of: set[str] | None = None, but: frozenset[str] = frozenset()
-) -> set[str]:
+def _given_as(names: set[str], *, of: set[str] | None = None) -> set[str]:
     """Return the words given for parameters of these names, by position or by name."""
     parameters = _parameters()
     found: set[str] = set()
@@ -75,7 +67,7 @@ def _given_as(
             ):
                 continue
             called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
-            if called in but or (of is not None and called not in of):
+            if of is not None and called not in of:
                 continue
             given = dict(zip(parameters.get(called, []), node.args, strict=False))
             given |= {one.arg: one.value for one in node.keywords if one.arg is not None}

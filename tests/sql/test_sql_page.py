@@ -17,7 +17,6 @@ from sql.cases import Cases, look_at
 from store.driving import Driver, at
 
 from downloader.camb.run_types import RUN_TYPES
-from downloader.rules.answers import Answered, judge_single
 from downloader.rules.audio import AudioFormat
 from downloader.rules.states import TRANSITIONS, State
 from downloader.rules.steps import NewUrl
@@ -194,21 +193,6 @@ def test_every_event_is_as_the_page_says(cases: sqlite3.Connection) -> None:
 def test_error_codes() -> None:
     """The page's error codes are those that the program gives, all of them."""
     assert _codes() == code_words.error_codes()
-
-
-def test_a_run_alone_gets_no_code_of_a_batch() -> None:
-    """Codes that only a batch can have are given to no run."""
-    given = set()
-    for status in range(100, 600):
-        judgement = judge_single(status, {}, b"{}", 7, at(0))
-        if isinstance(judgement, Answered):
-            given |= {
-                getattr(verdict, "error_code", None) for verdict in judgement.verdicts.values()
-            }
-        else:
-            given.add(getattr(judgement, "error_code", None))
-    assert given & code_words.OF_BATCHES == set()
-    assert "server_error" in given
 
 
 def _words_of(table: str, column: str) -> list[str]:

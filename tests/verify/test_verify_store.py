@@ -101,10 +101,10 @@ def test_the_folders_of_saved_files(driver: Driver) -> None:
     odd = ["/a b/ä.wav/1.wav", "/a b/ä.wav/2.wav", "/3.wav", "/wav/w/a.v"]
     for run_id, location in enumerate(odd, 100):
         driver.execute(
-            "INSERT INTO runs SELECT run_type, ?, state, remote_status, url, url_expires_at, polls,"
-            " attempts, refreshes, next_attempt_at, lease_owner, lease_expires_at, ?, 10, sha256,"
-            " audio_format, etag, error_code, error_message, submitted_at, ready_at, done_at,"
-            " updated_at FROM runs WHERE run_type = 'tts' AND run_id = 1",
+            "INSERT INTO runs (run_type, run_id, state, location, bytes, sha256, audio_format,"
+            " submitted_at, done_at, updated_at) SELECT run_type, ?, state, ?, 10, sha256,"
+            " audio_format, submitted_at, done_at, updated_at"
+            " FROM runs WHERE run_type = 'tts' AND run_id = 1",
             run_id,
             location,
         )
