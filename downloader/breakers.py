@@ -254,7 +254,9 @@ class Breaker:
         with self._lock:
             if self.database is not None and not self._proved:
                 # Keys and folders of before, which nobody may use any more, are met again if so.
-                blocks.unblock_all(self.database, self._scope)
+                known = self.trouble is not None or self._excused is not None
+                if blocks.unblock_all(self.database, self._scope) and not known:
+                    _log.warning("service.unblocked", scope=self._scope)
             elif self.database is not None:
                 blocks.unblock(self.database, self._scope, subject=self.place.name)
             self._proved = True

@@ -156,16 +156,7 @@ async def serve(
     if mode is Mode.DRAIN and not (left or tally.done or tally.failed):
         standing = (await session.in_thread(status, database, utc_now())).runs
     if trouble is None and mode is Mode.ONCE:  # the others try on
-        trouble = next(
-            iter(
-                (
-                    *service.troubles(),
-                    *session.troubles(Kind.ENDPOINT),
-                    *session.troubles(Kind.HOST),
-                )
-            ),
-            None,
-        )
+        trouble = next(iter((*service.troubles(), *session.troubles(Kind.HOST))), None)
     result = Result(tally, stopped, left, trouble, output.folder, unfinished, standing)
     _tell_end(result, time.monotonic() - began_at)
     return result
@@ -257,8 +248,9 @@ class _Service:
         return self._standing.unfinished
 
     def troubles(self) -> list[Trouble]:
-        """Return why this call had no use of the API, beside what is known of places."""
-        return [] if self._poller.trouble is None else [self._poller.trouble]
+        """Return why this call has no use of the API, its key apart."""
+        known = self._session.troubles(Kind.ENDPOINT)
+        return known if self._poller.trouble is None else [self._poller.trouble, *known]
 
     async def run(self) -> str | None:
         """Run everything; return what ended it early, if anything did."""
@@ -335,6 +327,8 @@ class _Service:
         shared = (("api", session.key.trouble), ("disk", session.folder.trouble))
         blocked = [(scope, trouble.reason) for scope, trouble in shared if trouble is not None]
         blocked += [("database", one.reason) for one in session.troubles(Kind.DATABASE)]
+        if session.mode is Mode.ONCE:  # the others try on
+            blocked += [("api", one.reason) for one in self.troubles()]
         return Live(
             self._workers.active, session.concurrency.limit, session.received_bytes, blocked
         )

@@ -141,6 +141,7 @@ _LIVE: Final = {
     "refreshes": "refreshes",
     "give_up_after_seconds": "give-up-after",
     "unknown_after_seconds": "unknown-after",
+    "patience_seconds": "patience",  # no option
     "min_poll_seconds": "min-poll",
     "max_poll_seconds": "max-poll",
 }

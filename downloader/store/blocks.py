@@ -94,11 +94,15 @@ def unblock(database: Database, scope: Scope, *, subject: str = "") -> bool:
         return connection.execute(sa.delete(blocks).where(_is(scope, subject))).rowcount > 0
 
 
-def unblock_all(database: Database, scope: Scope) -> None:
-    """Let go on whatever is stopped in a scope: what is still of no use will be met again."""
-    if any(one.scope == scope for one in current_blocks(database)):
-        with database.write() as connection:
-            connection.execute(sa.delete(blocks).where(blocks.c.scope == scope))
+def unblock_all(database: Database, scope: Scope) -> bool:
+    """Let go on all that is stopped in a scope, to be met again if it is still of no use.
+
+    Returns whether anything was stopped.
+    """
+    if not any(one.scope == scope for one in current_blocks(database)):
+        return False
+    with database.write() as connection:
+        return connection.execute(sa.delete(blocks).where(blocks.c.scope == scope)).rowcount > 0
 
 
 def take_probe(

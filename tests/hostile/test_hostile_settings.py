@@ -200,7 +200,7 @@ KEY_FILES: dict[str, bytes] = {
     "nothing": b"",
     "zeros": bytes(100),
     "random bytes": bytes(range(256)),
-    "UTF-16": "abcdef0123456789".encode("utf-16"),
+    "UTF-16 cut short": "abcdef0123456789".encode("utf-16")[:-1],
     "two lines": b"abcdef0123456789\nabcdef\n",
     "an escape": b"\x1b[31mabcdef0123456789",
     "a line of 2 MB": b"abcdef0123456789" * 131_072,
