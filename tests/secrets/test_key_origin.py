@@ -99,7 +99,7 @@ def test_a_storage_that_redirects(
     """Other hosts, ports and schemes that a URL leads to, there and back, never see the key."""
     simulator = watched(api_key=API_KEY, audio_format="wav")
     content = ok(simulator.audio(1), content_type="audio/wav")
-    last = servers("127.0.0.1", answering(content))
+    last = servers("127.0.0.1", answering(content), tls=tls_of(authority))
     secured = servers("127.0.0.1", answering(to(last.origin + "/e.wav")), tls=tls_of(authority))
     other_address = servers("127.0.0.2", answering(to(secured.origin + "/d.wav")))
     other_name = servers("localhost", answering(to(other_address.origin + "/c.wav")))
