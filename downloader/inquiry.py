@@ -106,7 +106,7 @@ class Inquiries:
         self.tempo = Tempo(session.settings.limits)
         self.key_is_good = False  # an answer has shown it, in this process
         self.last_failure: Trouble | None = None
-        self._known_good: RunKey | None = None  # the API has answered for it
+        self._known_good: RunKey | None = None  # the API has given a URL of it
         self.answer_seconds = math.inf
         """How long the last answer took."""
         self._api_url = clean_text(session.settings.api_url)
@@ -263,9 +263,11 @@ class Inquiries:
     ) -> None:
         session = self._session
         self.key_is_good = True
-        self._known_good = RunKey(batch.run_type, batch.run_ids[0])
         for run_id in batch.run_ids:
-            endpoint.served(RunKey(batch.run_type, run_id), resolution.asked_at)
+            run = RunKey(batch.run_type, run_id)
+            endpoint.served(run, resolution.asked_at)
+            if isinstance(answer.verdicts[run_id], Finished):  # alone, others may get a 404
+                self._known_good = run
         if len(batch.run_ids) > 1:
             resolution.bulk_answered = True
         else:
