@@ -18,6 +18,7 @@ import re
 import select
 import socket
 import ssl
+import stat
 import struct
 import sys
 import termios
@@ -241,13 +242,15 @@ def received_bytes(descriptors: set[int], our_port: int | None) -> int | None:
     if sys.platform != "linux":
         return None
     for descriptor in descriptors:
-        with (
-            contextlib.suppress(OSError),  # none, or no longer one
-            socket.socket(fileno=os.dup(descriptor)) as one,
-        ):
-            if our_port in (None, one.getsockname()[1]):
-                told = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
-                return int.from_bytes(told[128:136], sys.byteorder) if len(told) == 136 else None
+        with contextlib.suppress(OSError):  # none, or no longer one
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):  # libcurl has some of its own
+                continue
+            with socket.socket(fileno=os.dup(descriptor)) as one:
+                if our_port in (None, one.getsockname()[1]):
+                    told = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+                    return (
+                        int.from_bytes(told[128:136], sys.byteorder) if len(told) == 136 else None
+                    )
     return None
 
 

@@ -86,6 +86,7 @@ class HttpxEngine:
                     failure = unreachable(address, words_of(error))
                 else:
                     failure = broke_off(words_of(error))
+        guard.check()  # what was told to stop is not asked how it ended
         # Raised from here, none has a protocol error behind it that quotes what a peer sent.
         raise failure
 

@@ -206,10 +206,10 @@ class Storm:
     def requests_a_claim(self, run_id: int) -> int:
         """Return how often one claim may ask: redirects and contradictions ask again.
 
-        So does libcurl by itself, where a kept connection is reset before an answer.
+        So does an engine by itself, where a kept connection is of no more use: another run's fault.
         """
         again = {"redirect", "wrong-content-range", "no-etag", "weak-etag", "reset", "partial"}
-        return 1 + sum(fault["kind"] in again for fault in self.faults.get(run_id, ()))
+        return 2 + sum(fault["kind"] in again for fault in self.faults.get(run_id, ()))
 
 
 def fault_storm(rig: Rig, runs: int) -> list[str]:
