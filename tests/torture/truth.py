@@ -130,11 +130,12 @@ def wrong_at_the_end(
     saved = {row["location"] for row in end.rows.values() if row["location"] is not None}
     there = {str(path) for path in output.rglob("*") if path != output / PARTIAL}
     aside = {str(output / name) for name in expected.aside}
-    # What there is of a failed run's file is kept: `retry` goes on with it.
+    # What there is of a failed run's file is kept: `retry` goes on with it. That of one that was
+    # cancelled when nothing ran goes with the next process.
     kept = {
         str(path)
         for run_id, row in end.rows.items()
-        if row["state"] == State.FAILED
+        if row["state"] in {State.FAILED, State.CANCELLED}
         for path in (output / PARTIAL).glob(f"*-{run_id}.*.part")
     }
     wrong += [f"nobody has recorded {path}" for path in sorted(there - saved - aside - kept)]
