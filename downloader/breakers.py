@@ -498,11 +498,6 @@ class Breakers:
         """Return whether some place of a kind is paused."""
         return any(one.is_open for one in self._of(kind))
 
-    def all_in_trouble(self, kind: Kind) -> bool:
-        """Return whether every place of a kind that is known of is paused, and there is one."""
-        found = self._of(kind)
-        return bool(found) and all(one.is_open for one in found)
-
     def take_closed(self, kind: Kind) -> set[str]:
         """Return what those of a kind were in trouble for that have become well again."""
         found = set()

@@ -65,12 +65,15 @@ class AdaptiveConcurrency:
         """Note that a transfer has ended in a file."""
         self._files += 1
 
-    def failed(self, error_code: str, began_at: float) -> None:
-        """Note that a transfer that began at this time of the monotonic clock has failed."""
+    def failed(self, error_code: str, began_at: float, *, again: bool) -> None:
+        """Note that a transfer that began at this time of the monotonic clock has failed.
+
+        A run that breaks off `again` is a bad one, whatever the number of transfers.
+        """
         if began_at < self._fell_at:
             return  # it met the number of before, which has been lowered since
         self._busy += error_code in _BUSY
-        self._broken += error_code in _BROKEN
+        self._broken += error_code in _BROKEN and not again
 
     def found(self, claimed: int, *, wanted: int) -> None:
         """Note how many transfers have begun, of those that there was a place for."""

@@ -169,8 +169,12 @@ class Inquiries:
     async def _ask_for(self, batch: Batch, resolution: _Resolution) -> bool:
         """Put one batch to its endpoint; False where the rest need not be asked for now."""
         endpoint = self.endpoint(batch.run_type, bulk=len(batch.run_ids) > 1)
-        if len(batch.run_ids) > 1 and not self._api.is_open and endpoint.pause() is not None:
-            resolution.take_apart(batch)  # the single-run endpoint goes on by itself
+        if (
+            len(batch.run_ids) > 1
+            and endpoint.pause() is not None
+            and self.may_ask(batch.run_type) is Asking.FREELY
+        ):
+            resolution.take_apart(batch)  # the single-run endpoint is well meanwhile
             return True
         places = (self._api, endpoint)
         for place in places:
@@ -417,7 +421,7 @@ class Inquiries:
         if resolution.bulk_refused and singly_served and not bulk.is_open:
             # Each by itself is answered for, together they never are.
             self._failed(resolution.bulk_refused[-1], bulk, resolution)
-        if not resolution.refused or self._session.stopping.is_set():
+        if not resolution.refused or self._is_over():
             return
         others = await self._others(resolution)
         if others is Others.REFUSED and resolution.bulk_refused and not resolution.bulk_answered:
@@ -427,8 +431,12 @@ class Inquiries:
                 await self._refused_alone(one, resolution)
             else:
                 await self._refused_with_others(one, resolution, unknown=others is Others.NONE)
-            if self._session.key.is_open or self._session.stopping.is_set():
+            if self._is_over():
                 return
+
+    def _is_over(self) -> bool:
+        """Return whether nothing more is asked: the key is refused, or the service stops."""
+        return self._session.key.is_open or self._session.stopping.is_set()
 
     async def _others(self, resolution: _Resolution) -> Others:
         """Return what has become of other runs since the last of these was refused."""

@@ -74,6 +74,10 @@ _MOST_AHEAD: Final = 64
 UNWIND_SECONDS: Final = 1.0
 """How long transfers that were cut off may take to notice; what is left then is abandoned."""
 
+_OTHERS_FIRST_SECONDS: Final = 1.0
+"""For how long others may try a storage in trouble before a run that it has refused does, which may
+be the bad one; which of them is left to chance."""
+
 _COUNT_SECONDS: Final = 0.1
 """Over how long it is counted how many transfers end."""
 
@@ -347,7 +351,7 @@ class Workers:
             spent,
             submitted_at=run.submitted_at,
             lasted_seconds=pause.lasted_seconds,
-            wait_seconds=pause.wait_seconds,
+            wait_seconds=pause.wait_seconds + _OTHERS_FIRST_SECONDS * jitter(),
             limits=limits,
             now=now,
         )
@@ -409,6 +413,8 @@ class Workers:
                     stage=_stage(problem),
                 )
                 lasted = time.monotonic() - host.opened_at
+                if problem.kind is not ProblemKind.UNREACHABLE:
+                    wait += _OTHERS_FIRST_SECONDS
             elif blame is Blame.UNKNOWN:
                 wait = max(host_delay_seconds(0, jitter()), at_least)
         if blame in {Blame.PLACE, Blame.UNKNOWN}:
@@ -533,7 +539,7 @@ class Workers:
             case HeldUp():
                 log.info("run.held_up", error_code=step.error_code, message=step.error_message)
             case TryAgain():
-                session.concurrency.failed(step.error_code, started)
+                session.concurrency.failed(step.error_code, started, again=run.attempts > 0)
                 log.info(
                     "run.attempt_failed", error_code=step.error_code, message=step.error_message
                 )
@@ -543,7 +549,7 @@ class Workers:
                 )
                 session.room.set()
             case TransferFailed():
-                session.concurrency.failed(step.error_code, started)
+                session.concurrency.failed(step.error_code, started, again=run.attempts > 0)
                 log.warning("run.failed", error_code=step.error_code, message=step.error_message)
             case PutBack():
                 log.info("run.put_back", reason=step.reason)

@@ -2,12 +2,14 @@
 
 A place is an endpoint of the API or a host of the storage. Whether it serves others tells: a run
 is to blame where others were served since it was refused before. Several runs that are refused,
-with none served meanwhile, show that the place is in trouble. Where nothing can be told yet,
+with none served meanwhile, show that the place is in trouble: two where refusals are rare, more
+where many runs are bad, and some follow each other by chance. Where nothing can be told yet,
 nothing is charged.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
@@ -18,6 +20,15 @@ if TYPE_CHECKING:
 _MOST_KNOWN: Final = 4096
 """Of how many runs it is remembered that they were refused: memory is bounded."""
 
+_CHANCE: Final = 0.01
+"""So unlikely it has to be that as many bad runs as were refused have met by chance."""
+
+_WEIGHT: Final = 1 / 16
+"""What the newest judgement counts for in the share of bad runs."""
+
+_MOST_BAD: Final = 0.9
+"""The largest share that is reckoned with: more than 44 in a row are never waited for."""
+
 
 class Blame(Enum):
     """Whose fault a refusal is, as far as can be told."""
@@ -27,7 +38,7 @@ class Blame(Enum):
     PLACE = auto()
     """The place's: several runs are refused, and none is served."""
     UNKNOWN = auto()
-    """Others that are under way will tell."""
+    """Others that are under way, or come next, will tell."""
     ALONE = auto()
     """It is the only run there; time will tell."""
 
@@ -45,9 +56,11 @@ class Evidence:
 
     _served: list[tuple[RunKey, float]] = field(default_factory=list)  # the last two runs'
     _refused: dict[RunKey, _Refusal] = field(default_factory=dict)
+    _bad: float = 0.0  # the share of bad runs among the last ones
 
     def served(self, key: RunKey, at: float) -> None:
         """Note that a run got there what it asked for."""
+        self._bad -= self._bad * _WEIGHT
         self._refused.pop(key, None)
         self._served = [(other, then) for other, then in self._served if other != key][-1:]
         self._served.append((key, at))
@@ -81,13 +94,22 @@ class Evidence:
             del self._refused[next(iter(self._refused))]
         if self.serves_others(key, since):
             refusal.blamed = True
+            self._bad += (1 - self._bad) * _WEIGHT
             return Blame.RUN
-        if any(
+        suspects = sum(
             other != key and one.at > last_served and not one.blamed
             for other, one in self._refused.items()
-        ):
-            return Blame.PLACE
+        )
+        if suspects:
+            by_chance = before is None and suspects + 1 < self._telling
+            return Blame.UNKNOWN if by_chance else Blame.PLACE
         if before is not None and before.blamed and before.code == code:
             refusal.blamed = True  # as it was while others were served
             return Blame.RUN
         return Blame.UNKNOWN if others and before is None else Blame.ALONE
+
+    @property
+    def _telling(self) -> int:
+        """How many different runs that are refused in a row are too many for chance."""
+        bad = min(self._bad, _MOST_BAD)
+        return 2 if bad < math.sqrt(_CHANCE) else math.ceil(math.log(_CHANCE) / math.log(bad))

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
 
+    from sqlalchemy.sql.base import ReadOnlyColumnCollection
+
     from downloader.store.database import Database
     from downloader.store.leases import Owner
 
@@ -226,30 +228,38 @@ class _Looking(NamedTuple):
 _ROW: Final[sa.ColumnElement[int]] = sa.literal_column("runs.rowid")
 
 
+def _in_order(columns: ReadOnlyColumnCollection[str, Any]) -> list[sa.ColumnElement[Any]]:
+    """Return how the runs that wait are sorted.
+
+    Those that have met no trouble come first, the earliest to expire of them (of unknown expiry
+    last, the oldest first). The others come in the order of their pauses, which has chance in it:
+    so it is no bad one over and over that tries a storage in trouble.
+    """
+    met, expires = columns.error_code.is_not(None), columns.url_expires_at
+    pauses = sa.case((met, columns.next_attempt_at))
+    return [met, pauses, expires.is_(None), expires, columns.next_attempt_at]
+
+
 def _looking(condition: sa.ColumnElement[bool]) -> _Looking:
     due = (_READY, condition)
     some = (
-        sa.select(_ROW.label("row"), runs.c.url_expires_at, runs.c.next_attempt_at)
+        sa.select(
+            _ROW.label("row"), runs.c.error_code, runs.c.url_expires_at, runs.c.next_attempt_at
+        )
         .where(*due)
         .order_by(runs.c.next_attempt_at)
         .limit(_WINDOW)
         .subquery("some")
     )
-    # The earliest to expire first; of unknown expiry last, the oldest first.
-    first = (
-        sa.select(some.c.row)
-        .order_by(some.c.url_expires_at.is_(None), some.c.url_expires_at, some.c.next_attempt_at)
-        .limit(sa.bindparam("most"))
-    )
+    first = sa.select(some.c.row).order_by(*_in_order(some.c)).limit(sa.bindparam("most"))
     expired = (
         sa.select(_ROW).where(*due, runs.c.url_expires_at <= sa.bindparam("now")).limit(_WINDOW)
     )
     one = sa.select(sa.literal(1)).select_from(runs).where(*due)
     counted = one.limit(_COUNTED).subquery("counted")
-    in_order = (runs.c.url_expires_at.is_(None), runs.c.url_expires_at, runs.c.next_attempt_at)
     return _Looking(
         one.limit(1),
-        sa.select(*_RUN).where(_ROW.in_(first)).order_by(*in_order),
+        sa.select(*_RUN).where(_ROW.in_(first)).order_by(*_in_order(runs.c)),
         sa.select(*_RUN).where(_ROW.in_(expired)),
         sa.select(sa.func.count()).select_from(counted),
     )
@@ -294,7 +304,7 @@ class Claim:
 
 
 def claim_ready(database: Database, claim: Claim) -> Ready:
-    """Claim up to `most` ready runs, the earliest to expire first."""
+    """Claim up to `most` ready runs: first those without trouble, the earliest to expire first."""
     return take_turn(database, [], claim, claim.now)[1]
 
 

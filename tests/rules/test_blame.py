@@ -59,6 +59,34 @@ def test_others_that_are_under_way_will_tell() -> None:
     assert judge(("refused", 1), ("refused", 1), others=True) is Blame.ALONE
 
 
+@pytest.mark.parametrize(("share", "enough"), [(0.0, 2), (0.05, 2), (0.2, 3), (0.5, 7), (0.95, 44)])
+def test_bad_runs_that_meet_by_chance(share: float, enough: int) -> None:
+    """The more runs are bad, the more in a row it takes until it is the place's fault."""
+    evidence, runs = Evidence(_bad=share), range(1, enough + 1)
+    found = [evidence.refused(run(n), "busy", n - 0.5, n, others=True) for n in runs]
+    assert found == [Blame.UNKNOWN] * (enough - 1) + [Blame.PLACE]
+
+
+def test_chance_is_no_excuse_twice() -> None:
+    """Refused again, with none served since, it is the place's fault however many runs are bad."""
+    evidence = Evidence(_bad=0.5)
+    found = [evidence.refused(run(n), "busy", at, at) for at, n in enumerate([1, 2, 1])]
+    assert found == [Blame.ALONE, Blame.UNKNOWN, Blame.PLACE]
+
+
+def test_the_share_of_bad_runs_is_learned() -> None:
+    """It grows where runs are refused beside others that are served, and shrinks where all are."""
+    evidence = Evidence()
+    for n in range(100):
+        evidence.served(run(n), n)
+        if n % 2:
+            evidence.refused(run(-n), "busy", n - 0.5, n)
+    assert 0.3 < evidence._bad < 0.6
+    for n in range(100, 200):
+        evidence.served(run(n), n)
+    assert evidence._bad < 0.01
+
+
 def test_served_during_a_try() -> None:
     """A run that is served while another's try lasts shows that the place serves."""
     evidence = Evidence()

@@ -142,6 +142,14 @@ def test_an_expired_url_too_many(driver: Driver) -> None:
     assert driver.reasons(1)[-1] == "url_expired"
 
 
+def test_those_that_have_met_trouble_come_last(driver: Driver) -> None:
+    """A run without trouble goes before those that have met some, and these by their pauses."""
+    for run_id, due in ((1, 7), (2, 6), (3, 5)):
+        driver.end(driver.downloading(run_id), TryAgain(at(due), "reset", "Reset.", 1))
+    driver.ready(4, seconds=8)
+    assert _ids(driver.claim_ready(30)) == [4, 3, 2, 1]
+
+
 def test_the_cutoff(driver: Driver) -> None:
     """With a cutoff come runs due by then, and runs made ready since that nobody tried yet."""
     for run_id in (1, 2):
@@ -149,7 +157,7 @@ def test_the_cutoff(driver: Driver) -> None:
             driver.downloading(run_id), TryAgain(at(5 if run_id == 1 else 20), "reset", "Reset.", 1)
         )
     driver.ready(3, seconds=15)
-    assert _ids(driver.claim_ready(30, cutoff=10)) == [1, 3]
+    assert _ids(driver.claim_ready(30, cutoff=10)) == [3, 1]
     assert _ids(driver.claim_ready(30, cutoff=10)) == []
     assert _ids(driver.claim_ready(30)) == [2]
 

@@ -46,6 +46,7 @@ def fail() -> None:
 @pytest.mark.parametrize("leave", [fail, pytest.skip, pytest.fail])
 def test_a_block_that_is_left_early(leave: Callable[[], None]) -> None:
     """However its block is left, a child that would wait for ever is ended and waited for."""
+    others = children()  # what tests of a whole session share
     with (  # noqa: PT012 - how it is left is what is tested
         pytest.raises((AssertionError, pytest.skip.Exception, pytest.fail.Exception)),
         Child(WAITING, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child,
@@ -54,16 +55,17 @@ def test_a_block_that_is_left_early(leave: Callable[[], None]) -> None:
         assert child.stdout.readline() == "there\n"
         leave()
     assert child.returncode == -9
-    assert children() == set()
+    assert children() == others
 
 
 def test_what_is_left_is_ended() -> None:
     """A child that nobody has ended is, with the test that it is from."""
+    others = children()
     child = Child(WAITING, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    [told] = end(children())
+    [told] = end(children() - others)
     assert str(child.pid) in told
     assert "test_what_is_left_is_ended" in told
-    assert (child.returncode, children()) == (-9, set())
+    assert (child.returncode, children()) == (-9, others)
 
 
 def inner(folder: Path, text: str, **env: str) -> subprocess.CompletedProcess[str]:

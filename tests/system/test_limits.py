@@ -170,17 +170,25 @@ def test_failures_that_mean_too_many(tmp_path: Path, code: str, lowers: bool) ->
     adaptive = AdaptiveConcurrency(Settings(output=tmp_path, api_key=KEY))
     began_at = time.monotonic()
     for _ in range(10):
-        adaptive.failed(code, began_at)
+        adaptive.failed(code, began_at, again=False)
     assert adaptive.look(8, 0) == (4 if lowers else 8)
     for _ in range(10):
-        adaptive.failed(code, began_at)
+        adaptive.failed(code, began_at, again=False)
     pause = threading.Event()
     while time.monotonic() < began_at + 0.6:  # the rule takes what comes sooner for the same
         pause.wait(0.1)
     assert adaptive.look(4, 0) == (4 if lowers else 8)
     for _ in range(10):
-        adaptive.failed(code, time.monotonic())
+        adaptive.failed(code, time.monotonic(), again=False)
     assert adaptive.look(4, 0) == (2 if lowers else 8)
+
+
+def test_runs_that_break_off_again_and_again(tmp_path: Path) -> None:
+    """Bad runs that are tried anew lower no number: it is not that that is wrong."""
+    adaptive = AdaptiveConcurrency(Settings(output=tmp_path, api_key=KEY))
+    for _ in range(10):
+        adaptive.failed("storage_error", time.monotonic(), again=True)
+    assert adaptive.look(8, 0) == 8
 
 
 def test_a_low_rate_begins_with_few(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -177,14 +178,31 @@ def test_retry_after_of_one_type(program: Program, start_simulator: StartSimulat
 def test_unknown_runs_cost_few_requests(program: Program, start_simulator: StartSimulator) -> None:
     """A run that has its batch refused is asked for by itself from then on, the others together."""
     unknown = {"runs": "3,8", "where": "api", "fault": {"kind": "status", "status": 404}}
+    found = "SELECT DISTINCT error_code FROM runs WHERE run_id IN (3, 8)"
     simulator = start_simulator(rules=[unknown], finish_after=3)
     program.env["DOWNLOADER_API_URL"] = simulator.api_url
     program.submit(range(1, 11))
     with program.start("run", "--min-poll", "1s") as daemon:
         wait_until(lambda: program.status()["runs"]["done"] == 8, daemon)
+        wait_until(lambda: program.query(found) == [("unknown_run",)], daemon)
         daemon.terminate()
         assert daemon.wait(60) == 0
-    assert program.query("SELECT DISTINCT error_code FROM runs WHERE run_id IN (3, 8)") == [
-        ("unknown_run",)
-    ]
     assert simulator.stats()["api"]["requests"] <= 40
+
+
+def test_bad_runs_in_front_hold_up_no_good_ones(
+    program: Program, start_simulator: StartSimulator
+) -> None:
+    """Many bad runs at the head of a queue, none served yet, keep no good one behind them waiting.
+
+    Which run tries a storage in trouble is left to chance, and one that was refused comes last.
+    """
+    bad = {"runs": "1-60", "where": "storage", "fault": {"kind": "status", "status": 500}}
+    simulator = start_simulator(rules=[bad])
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program.submit(range(1, 301))
+    with program.start("run", "--min-poll", "0.1s", stderr=subprocess.DEVNULL) as daemon:
+        wait_until(lambda: program.status()["runs"]["done"] == 240, daemon)
+        daemon.terminate()
+        assert daemon.wait(60) == 0
+    program.assert_saved(simulator, range(61, 301))

@@ -289,6 +289,8 @@ def interrupted(engine: Engine, url: str, reached: Callable[[], bool]) -> None:
         assert time.monotonic() - told < HEARD_SECONDS
 
 
+# libcurl asks the system itself: see `Session.stuck`
+@pytest.mark.parametrize("make_engine", ["httpx"], indirect=True)
 def test_cancel_while_looking_a_name_up(
     make_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,8 +306,6 @@ def test_cancel_while_looking_a_name_up(
         raise socket.gaierror(socket.EAI_NONAME, "no such name")
 
     engine = make_engine(PATIENT)
-    if engine.name == "curl":  # it asks the system itself: see `Session.stuck`
-        return
     monkeypatch.setattr(socket, "getaddrinfo", slow)
     try:
         interrupted(engine, "http://storage.invalid/x", asked.is_set)
