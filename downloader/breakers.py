@@ -295,6 +295,12 @@ class Breaker:
 
     # Whether to go there
 
+    def is_tried_within(self, seconds: float) -> bool:
+        """Return whether it is in trouble, and tried soon or now, or could have been lately."""
+        with self._lock:
+            soon = abs(self._until - time.monotonic()) <= seconds
+            return self.trouble is not None and (self._probe is not None or soon)
+
     def pause(self, *, mine: str | None = None, taken: bool = False) -> Pause | None:
         """Return why not to go there now; None where one may, and be it as the one that tries.
 

@@ -76,7 +76,13 @@ UNWIND_SECONDS: Final = 1.0
 
 _OTHERS_FIRST_SECONDS: Final = 1.0
 """For how long others may try a storage in trouble before a run that it has refused does, which may
-be the bad one; which of them is left to chance."""
+be the bad one."""
+
+_USELESS_ENOUGH: Final = 3
+"""So many tries of a storage in a row are in vain, then a single pass leaves its runs alone."""
+
+_WORTH_A_WAIT_SECONDS: Final = 5.0
+"""How near the next try has to be for a single pass to wait for it."""
 
 _COUNT_SECONDS: Final = 0.1
 """Over how long it is counted how many transfers end."""
@@ -124,6 +130,7 @@ class Workers:
         self._jobs: dict[str, _Job] = {}  # what is under way, or not recorded yet, by its lease
         self._more_expected = False  # the last claim got all that it asked for
         self._idle = 0  # places that there was no work for at the last look
+        self._cutoff = session.cutoff
         self._per_second = 0.0  # how many transfers end just now
         self._counted = 0
         self._counted_since = time.monotonic()
@@ -233,8 +240,16 @@ class Workers:
         if session.folder.is_open:
             return True
         if session.mode is Mode.ONCE or session.key.trouble is not None:
-            return last_look
+            return last_look and not (self._cutoff and self._is_tried_soon())
         return await self._nothing_left()
+
+    def _is_tried_soon(self) -> bool:
+        """Return whether a single pass waits for what others get of a storage that refused some."""
+        return any(
+            host.tries < _USELESS_ENOUGH and host.is_tried_within(_WORTH_A_WAIT_SECONDS)
+            for host in self._session.breakers.in_trouble(Kind.HOST)
+            if host.trouble is not None and host.trouble.reason != UNREACHABLE
+        )
 
     async def _free(self) -> int:
         """Return how many more transfers to claim now."""
@@ -275,12 +290,14 @@ class Workers:
         """Record what has ended, and begin up to `free` transfers; return how many runs waited."""
         session, now, asked_at = self._session, utc_now(), time.monotonic()
         claim = None
+        if self._cutoff is not None and self._is_tried_soon():
+            self._cutoff = now
         if free:
             claim = transfers.Claim(
                 session.owner,
                 free,
                 now,
-                session.cutoff,
+                self._cutoff,
                 session.lease_until(now),
                 partial(self._judge, now=now, taken=set()),
                 self._more_expected,
@@ -351,7 +368,7 @@ class Workers:
             spent,
             submitted_at=run.submitted_at,
             lasted_seconds=pause.lasted_seconds,
-            wait_seconds=pause.wait_seconds + _OTHERS_FIRST_SECONDS * jitter(),
+            wait_seconds=pause.wait_seconds,
             limits=limits,
             now=now,
         )
@@ -360,7 +377,10 @@ class Workers:
         """Look anew at what waited for a storage that is back."""
         session = self._session
         if codes := session.breakers.take_closed(Kind.HOST):
-            await session.in_thread(transfers.end_hold_up, session.database, utc_now(), codes)
+            now = utc_now()
+            await session.in_thread(transfers.end_hold_up, session.database, now, codes)
+            if self._cutoff is not None:
+                self._cutoff = now
             session.room.set()
 
     def _begin(self, claim: ClaimedRun, claimed_at: float) -> None:

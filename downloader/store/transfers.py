@@ -232,12 +232,12 @@ def _in_order(columns: ReadOnlyColumnCollection[str, Any]) -> list[sa.ColumnElem
     """Return how the runs that wait are sorted.
 
     Those that have met no trouble come first, the earliest to expire of them (of unknown expiry
-    last, the oldest first). The others come in the order of their pauses, which has chance in it:
-    so it is no bad one over and over that tries a storage in trouble.
+    last, the oldest first). Of the others chance picks: so it is no bad one over and over that
+    tries a storage in trouble.
     """
     met, expires = columns.error_code.is_not(None), columns.url_expires_at
-    pauses = sa.case((met, columns.next_attempt_at))
-    return [met, pauses, expires.is_(None), expires, columns.next_attempt_at]
+    by_chance = sa.case((met, sa.func.random()))
+    return [met, by_chance, expires.is_(None), expires, columns.next_attempt_at]
 
 
 def _looking(condition: sa.ColumnElement[bool]) -> _Looking:

@@ -143,11 +143,14 @@ def test_an_expired_url_too_many(driver: Driver) -> None:
 
 
 def test_those_that_have_met_trouble_come_last(driver: Driver) -> None:
-    """A run without trouble goes before those that have met some, and these by their pauses."""
-    for run_id, due in ((1, 7), (2, 6), (3, 5)):
-        driver.end(driver.downloading(run_id), TryAgain(at(due), "reset", "Reset.", 1))
-    driver.ready(4, seconds=8)
-    assert _ids(driver.claim_ready(30)) == [4, 3, 2, 1]
+    """A run without trouble goes before those that have met some, of which chance picks."""
+    for run_id in range(1, 40):
+        driver.end(driver.downloading(run_id), TryAgain(at(5), "reset", "Reset.", 1))
+    driver.ready(40, seconds=8)
+    first, *others = _ids(driver.claim_ready(30, most=20))
+    assert (first, len(others)) == (40, 19)
+    assert others != sorted(others)
+    assert max(others) > 20
 
 
 def test_the_cutoff(driver: Driver) -> None:

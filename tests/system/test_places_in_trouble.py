@@ -206,3 +206,15 @@ def test_bad_runs_in_front_hold_up_no_good_ones(
         daemon.terminate()
         assert daemon.wait(60) == 0
     program.assert_saved(simulator, range(61, 301))
+
+
+def test_one_pass_saves_what_is_good_behind_bad_ones(
+    program: Program, start_simulator: StartSimulator
+) -> None:
+    """A single pass goes on beyond bad runs at the head: it waits for what others get there."""
+    bad = {"runs": "1-8", "where": "storage", "fault": {"kind": "status", "status": 500}}
+    simulator = start_simulator(rules=[bad])
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program.submit(range(1, 401))
+    program("run", "--once")
+    program.assert_saved(simulator, range(9, 401))
