@@ -245,7 +245,10 @@ def received_bytes(descriptors: set[int], our_port: int | None) -> int | None:
         with contextlib.suppress(OSError):  # none, or no longer one
             if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):  # libcurl has some of its own
                 continue
-            with socket.socket(fileno=os.dup(descriptor)) as one:
+            # Told what it is, Python asks the system for none of that.
+            with socket.socket(
+                socket.AF_INET, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor)
+            ) as one:
                 if our_port in (None, one.getsockname()[1]):
                     told = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
                     return (

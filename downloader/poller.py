@@ -255,13 +255,16 @@ class Poller:
 
         def follow_leads(most: int) -> None:
             while not once and len(batches) < most and left() > 0:
-                if (lead := tempo.next_lead()) is None:
+                leads = tempo.next_leads(min(most - len(batches), -(-left() // MAX_BATCH)))
+                if not leads:
                     break
-                if lead.key.run_type not in freely:
-                    continue
                 batches.extend(
                     pacing.claim_near(
-                        session.database, session.owner, lead, now=now, lease_until=lease_until
+                        session.database,
+                        session.owner,
+                        [one for one in leads if one.key.run_type in freely],
+                        now=now,
+                        lease_until=lease_until,
                     )
                 )
 

@@ -103,9 +103,9 @@ class Tempo:
         """Return how long only runs that were not asked for yet are to be; 0 where any may be."""
         return repolls_wait_seconds(self._booked_until, now.timestamp())
 
-    def next_lead(self) -> Lead | None:
-        """Return whose neighbours to ask for, the best first; each is given once."""
-        return self._leads.pop() if self._leads else None
+    def next_leads(self, most: int) -> list[Lead]:
+        """Return up to so many whose neighbours to ask for, the best first; each is given once."""
+        return [self._leads.pop() for _ in range(min(most, len(self._leads)))]
 
     def read(
         self,

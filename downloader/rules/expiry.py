@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
@@ -67,7 +68,7 @@ def url_expires_at(url: str) -> datetime | None:
 
     Where it says so in several ways, the earliest holds. Never raises.
     """
-    parameters = list(_parameters(url))
+    parameters = _parameters(url)
     expiries = [*_dated(parameters), *_absolute(parameters)]
     return min((expiry for expiry in expiries if expiry >= _EARLIEST), default=None)
 
@@ -77,7 +78,7 @@ def url_valid_from(url: str) -> datetime | None:
 
     Where it says so in several ways, the latest holds. Never raises.
     """
-    parameters = list(_parameters(url))
+    parameters = _parameters(url)
     starts = [*_signed(parameters), *_starts(parameters)]
     return max((start for start in starts if start >= _EARLIEST), default=None)
 
@@ -149,12 +150,15 @@ def clock_offset(
     return server_time - now
 
 
-def _parameters(url: str) -> Iterator[tuple[str, str]]:
+@lru_cache(maxsize=1)  # one URL is asked for both of its times
+def _parameters(url: str) -> list[tuple[str, str]]:
     query = url.partition("?")[2].partition("#")[0]
+    found = []
     for parameter in query.split("&"):
         name, _, value = parameter.partition("=")
         # Not unquote_plus: the offset of an Azure time has a plus sign.
-        yield unquote(name).lower(), unquote(value)
+        found.append((unquote(name).lower(), unquote(value)))
+    return found
 
 
 def _dated(parameters: list[tuple[str, str]]) -> Iterator[datetime]:

@@ -137,7 +137,8 @@ def journal_of(headers: Mapping[str, str]) -> Journal:
         total = content_range.total
     else:
         total = parse_content_length(headers.get("content-length", ""))
-    return Journal(_strong(headers), total, strong_last_modified(headers))
+    etag, modified = _validators(headers)
+    return Journal(etag, total, modified)
 
 
 def strong_last_modified(headers: Mapping[str, str]) -> str | None:
@@ -216,7 +217,7 @@ def _encoding_problem(headers: Mapping[str, str]) -> Rejected | None:
 
 
 def _judge_whole(headers: Mapping[str, str]) -> Restart | Rejected:
-    etag, modified = _strong(headers), strong_last_modified(headers)
+    etag, modified = _validators(headers)
     # RFC 9112 section 6.3: chunks override a length.
     if "chunked" in headers.get("transfer-encoding", "").lower():
         return Restart(None, etag, delimited=True, last_modified=modified)
@@ -240,7 +241,7 @@ def _judge_unasked(status: int, headers: Mapping[str, str]) -> Restart | Rejecte
         return Rejected("unexpected_partial", said)
     if not _has_length_of(headers, found.last + 1):
         return _bad_length()
-    etag, modified = _strong(headers), strong_last_modified(headers)
+    etag, modified = _validators(headers)
     until = None if found.last + 1 == found.total else found.last + 1
     if until is not None and etag is None and modified is None:
         return Rejected("unexpected_partial", said)
@@ -325,6 +326,12 @@ def _judge_error(status: int, headers: Mapping[str, str], now: datetime) -> Reje
 
 def _bad_length() -> Rejected:
     return Rejected("bad_length", "The storage stated a length that cannot be right.")
+
+
+def _validators(headers: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Return the strong validator there is: an ETag, else a Last-Modified."""
+    etag = _strong(headers)
+    return etag, strong_last_modified(headers) if etag is None else None
 
 
 def _strong(headers: Mapping[str, str]) -> str | None:

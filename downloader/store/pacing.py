@@ -23,6 +23,8 @@ from downloader.store.polling import (
 from downloader.store.schema import UTCText, runs
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from downloader.rules.pace import Lead, PutOff, Recall
     from downloader.store.database import Database
     from downloader.store.leases import Owner
@@ -163,26 +165,33 @@ _NEAR = {upwards: _near(upwards=upwards) for upwards in (False, True)}
 
 
 def claim_near(
-    database: Database, owner: Owner, lead: Lead, *, now: datetime, lease_until: datetime
+    database: Database,
+    owner: Owner,
+    leads: Sequence[Lead],
+    *,
+    now: datetime,
+    lease_until: datetime,
 ) -> list[ClaimedBatch]:
-    """Claim one batch of the pending runs nearest to a finished one, due or not, where there are.
+    """Claim a batch each of the pending runs nearest to finished ones, due or not.
 
-    Only on one side of it, and none that was asked for within the lead's `quiet_seconds`.
+    Only on one side of each, and none that was asked for within its lead's `quiet_seconds`.
     """
-    values = {
-        "of_type": lead.key.run_type,
-        "near": lead.key.run_id,
-        "quiet_since": now - timedelta(seconds=lead.quiet_seconds),
-        "submitted_until": lead.submitted_until,
-    }
-    near = _NEAR[lead.upwards]
+
+    def near(lead: Lead) -> tuple[sa.Select[Any], dict[str, object]]:
+        return _NEAR[lead.upwards], {
+            "of_type": lead.key.run_type,
+            "near": lead.key.run_id,
+            "quiet_since": now - timedelta(seconds=lead.quiet_seconds),
+            "submitted_until": lead.submitted_until,
+        }
+
     with database.read() as connection:  # takes no lock where there is nothing to claim
-        if connection.execute(near, values).first() is None:
-            return []
+        leads = [one for one in leads if connection.execute(*near(one)).first() is not None]
+    if not leads:
+        return []
     with database.write() as connection:
-        found = [due_run(row) for row in connection.execute(near, values)]
-        return (
-            [claim_batch(connection, owner, found, now=now, lease_until=lease_until, lead=lead)]
-            if found
-            else []
-        )
+        return [
+            claim_batch(connection, owner, found, now=now, lease_until=lease_until, lead=lead)
+            for lead in leads
+            if (found := [due_run(row) for row in connection.execute(*near(lead))])
+        ]

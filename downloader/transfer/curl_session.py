@@ -104,7 +104,7 @@ class Session:
         self._easy.setopt(pycurl.FRESH_CONNECT, int(self.spoilt))
         answer = Answer(address, sink, self._timing, guard)
         with guard.waking(self._bell.ring):
-            code = self._carry_out(answer)
+            code = self._carry_out(answer, secure=address.origin.startswith("https:"))
         try:
             if answer.failure is not None:
                 raise answer.failure
@@ -165,11 +165,15 @@ class Session:
         )
         self._easy.setopt(pycurl.PROXY, proxy or "")  # empty: not even what libcurl finds itself
 
-    def _carry_out(self, answer: Answer) -> int:
-        """Run the request to its end; return libcurl's code for it."""
+    def _carry_out(self, answer: Answer, *, secure: bool) -> int:
+        """Run the request to its end; return libcurl's code for it.
+
+        What comes beyond an answer without TLS libcurl sees by itself.
+        """
 
         def on_connected(*given: Any) -> int:  # noqa: ANN401 - their port and ours are the last
-            self._received = received_bytes({self._kept, *self._open}, given[-1])
+            if secure:
+                self._received = received_bytes({self._kept, *self._open}, given[-1])
             return answer.on_connected()
 
         self._easy.setopt(pycurl.PREREQFUNCTION, on_connected)
@@ -184,7 +188,7 @@ class Session:
         finally:
             # What is under way is cut off, and its connection closed.
             self._kept = self._easy.getinfo(pycurl.ACTIVESOCKET)
-            self.spoilt = self.spoilt or self._has_hidden(answer.body_bytes)
+            self.spoilt = self.spoilt or (secure and self._has_hidden(answer.body_bytes))
             self._multi.remove_handle(self._easy)
             self.stuck = not answer.connected and not self._easy.getinfo(pycurl.NAMELOOKUP_TIME)
             for callback in (pycurl.PREREQFUNCTION, pycurl.HEADERFUNCTION, pycurl.WRITEFUNCTION):

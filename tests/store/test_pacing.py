@@ -49,7 +49,7 @@ def _near(
 ) -> list[int]:
     lead = Lead(key(run_id), upwards, strong=True, quiet_seconds=quiet, submitted_until=at(3))
     batches = pacing.claim_near(
-        driver.database, driver.owner, lead, now=at(seconds), lease_until=at(seconds + 60)
+        driver.database, driver.owner, [lead], now=at(seconds), lease_until=at(seconds + 60)
     )
     assert all(batch.lead == lead for batch in batches)
     return [run_id for batch in batches for run_id in batch.batch.run_ids]

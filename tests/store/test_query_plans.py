@@ -60,7 +60,7 @@ def _claim_near(driver: Driver) -> None:
     for upwards in (False, True):
         lead = Lead(key(110), upwards, strong=True, quiet_seconds=0, submitted_until=at(20))
         assert pacing.claim_near(
-            driver.database, driver.owner, lead, now=at(20), lease_until=at(80)
+            driver.database, driver.owner, [lead], now=at(20), lease_until=at(80)
         )
 
 

@@ -42,10 +42,7 @@ def read(
 
 def leads(tempo: Tempo) -> list[tuple[int, bool]]:
     """Take all leads: the run and the direction of each, the newest first."""
-    found = []
-    while (lead := tempo.next_lead()) is not None:
-        found.append((lead.key.run_id, lead.upwards))
-    return found
+    return [(lead.key.run_id, lead.upwards) for lead in tempo.next_leads(100)]
 
 
 def delay(tempo: Tempo, run: DueRun, seconds: float = 0) -> float:
@@ -88,8 +85,7 @@ def test_finished_runs_lead_to_their_neighbours() -> None:
     """A batch that is mostly finished leads both ways; its neighbours go on in one, or end it."""
     tempo = Tempo(LIMITS)
     read(tempo, due(10, 11, 12, 13, 14), 10, 12, 13)
-    lead = tempo.next_lead()
-    assert lead is not None
+    [lead] = tempo.next_leads(1)
     assert (lead.key.run_id, lead.upwards, lead.quiet_seconds) == (13, True, 12)
     assert NOW - timedelta(seconds=400) < lead.submitted_until < NOW - timedelta(seconds=200)
     assert leads(tempo) == [(10, False)]
