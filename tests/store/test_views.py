@@ -15,7 +15,6 @@ from downloader.store.schema import from_text, to_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from store.driving import Driver
 
@@ -119,23 +118,27 @@ UNREACHABLE = "its storage cannot be reached"
 NOT_FINISHED = "not finished at the provider"
 KEY = "the API refuses the key: see blocks"
 
-LATER = utc_now() + timedelta(days=365)
-LONG_AGO = START
-JUST_NOW = utc_now() - timedelta(seconds=1)
+LATER = timedelta(days=365)  # all from when a test runs, which may be long after it was read
+JUST_NOW = timedelta(seconds=-1)
+LONG_AGO = timedelta(days=-365)
 
 
-def _pending(driver: Driver, due: datetime = LATER, **values: object) -> None:
+def _at(due: timedelta) -> str:
+    return to_text(utc_now() + due)
+
+
+def _pending(driver: Driver, due: timedelta = LATER, **values: object) -> None:
     driver.submit(1)
-    _set(driver, **{"polls": 1, **values}, next_attempt_at=to_text(due))
+    _set(driver, **{"polls": 1, **values}, next_attempt_at=_at(due))
 
 
-def _had_a_url(driver: Driver, due: datetime = LATER, **values: object) -> None:
+def _had_a_url(driver: Driver, due: timedelta = LATER, **values: object) -> None:
     _pending(driver, due, ready_at=to_text(START), **values)
 
 
-def _ready(driver: Driver, due: datetime = LATER, **values: object) -> None:
+def _ready(driver: Driver, due: timedelta = LATER, **values: object) -> None:
     driver.ready(1)
-    _set(driver, **values, next_attempt_at=to_text(due))
+    _set(driver, **values, next_attempt_at=_at(due))
 
 
 def _set(driver: Driver, **values: object) -> None:
@@ -214,7 +217,7 @@ API_WHYS = {
 
 @pytest.mark.parametrize("due", [LATER, JUST_NOW, LONG_AGO])
 @pytest.mark.parametrize("code", sorted(API_ERRORS))
-def test_stuck_by_an_error_of_the_api(driver: Driver, code: str, due: datetime) -> None:
+def test_stuck_by_an_error_of_the_api(driver: Driver, code: str, due: timedelta) -> None:
     """What the API answered is blamed on it: of a new run, and of one that needs a new URL."""
     _pending(driver, due, error_code=code, poll_errors=1)
     assert _why(driver) == API_WHYS.get(code, NO_ANSWER)
@@ -224,7 +227,7 @@ def test_stuck_by_an_error_of_the_api(driver: Driver, code: str, due: datetime) 
 
 @pytest.mark.parametrize("due", [LATER, JUST_NOW, LONG_AGO])
 @pytest.mark.parametrize("code", [*sorted(TRANSFER_ERRORS), "one_of_a_later_version"])
-def test_stuck_by_an_error_of_a_transfer(driver: Driver, code: str, due: datetime) -> None:
+def test_stuck_by_an_error_of_a_transfer(driver: Driver, code: str, due: timedelta) -> None:
     """What a transfer met is blamed on neither the API nor a daemon that is away.
 
     An attempt that is spent is told from a storage that is waited for at no cost.
@@ -262,7 +265,7 @@ def test_stuck_by_a_block(driver: Driver, block: tuple[blocks.Scope, str]) -> No
     assert _why(driver) == why
     _set(driver, error_code="url_expired", refreshes=1)
     assert _why(driver) == why
-    _set(driver, next_attempt_at=to_text(LATER))
+    _set(driver, next_attempt_at=_at(LATER))
     assert _why(driver) == URLS
     driver.execute("DELETE FROM run_events")
     driver.execute("DELETE FROM runs")
