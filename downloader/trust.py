@@ -6,6 +6,7 @@ store, where a company puts its own authority; and certifi's, where the system h
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import ssl
@@ -67,21 +68,17 @@ def _of_the_system() -> Authorities | None:
     own = ssl.get_default_verify_paths()
     # What a Python of its own has may know no company; Homebrew's knows the keychain.
     files = [*_FILES, own.openssl_cafile]
-    file = next(filter(_has_authorities, files[::-1] if sys.platform == "darwin" else files), None)
     folder = next(filter(os.path.isdir, [*_FOLDERS, own.openssl_capath]), None)
-    return None if file is None else Authorities(file, folder, "the system")
-
-
-def _has_authorities(file: str) -> bool:
-    try:
-        return bool(ssl.create_default_context(cafile=file).cert_store_stats()["x509_ca"])
-    except OSError:  # ssl.SSLError is one
-        return False
+    for file in files[::-1] if sys.platform == "darwin" else files:
+        with contextlib.suppress(OSError):  # ssl.SSLError is one
+            if _context(file, folder).cert_store_stats()["x509_ca"]:
+                return Authorities(file, folder, "the system")
+    return None
 
 
 def _see(variable: str, file: str) -> None:
     try:
-        ssl.create_default_context(cafile=file)
+        _context(file, None)
     except FileNotFoundError:
         why = "is not there"
     except ssl.SSLError:
@@ -107,9 +104,10 @@ def tls_context() -> ssl.SSLContext:
         ConfigurationError: what the environment names cannot be used.
 
     """
-    return _context(environment_authorities())
+    authorities = environment_authorities()
+    return _context(authorities.file, authorities.folder)
 
 
 @functools.lru_cache(maxsize=4)  # to read an authority takes a third of a millisecond
-def _context(authorities: Authorities) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=authorities.file, capath=authorities.folder)
+def _context(file: str | None, folder: str | None) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=file, capath=folder)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def test_thousands_of_runs_in_one_process(tmp_path: Path) -> None:
     """Memory, files, threads and the write-ahead log stay small, with readers attached."""
-    life = live(tmp_path, runs=8_000, warm_up=5_000, concurrency=8)
+    life = live(tmp_path, runs=6_000, warm_up=4_000, concurrency=8)
     life.check()
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from downloader.store.verification import Tracked
     from downloader.verification.findings import Finding
 
-RUNS = 300
+RUNS = 120
 
 
 def test_a_daemon_beside_it(program: Program, start_simulator: StartSimulator) -> None:
