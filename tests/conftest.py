@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import children
 import needs
 import pytest
-from harness import KEY, Program, Service, StartSimulator
+from harness import KEY, Program, Service, StartSimulator, Unprivileged
 from hypothesis import settings as hypothesis_settings
 
 from downloader.rules.decisions import Limits
@@ -98,6 +100,19 @@ def program(tmp_path: Path) -> Program:
     """Give the program a folder of its own."""
     (tmp_path / "home").mkdir()
     return Program(tmp_path)
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Unprivileged]:
+    """Give the program, as a user to whom not everything is open, a folder that it can reach."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        (folder / "home").mkdir()
+        program = Unprivileged(folder)
+        program.own()
+        yield program
+    finally:
+        shutil.rmtree(folder)
 
 
 FAST = Limits(min_poll_seconds=0.05, max_poll_seconds=0.2)

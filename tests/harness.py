@@ -133,6 +133,27 @@ class Program:
             return raw.execute(sql, parameters).fetchall()
 
 
+NOBODY = 65534
+
+
+class Unprivileged(Program):
+    """The program as a user to whom not everything is open: as another where this one is root.
+
+    Tests with it are marked `needs("unprivileged")`.
+    """
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line that runs the program."""
+        as_other = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        return [*([] if os.geteuid() else as_other), *super().command(*arguments)]
+
+    def own(self) -> None:
+        """Make all that is in its folder its user's."""
+        if not os.geteuid():
+            for one in (self.folder, *self.folder.rglob("*")):
+                os.chown(one, NOBODY, NOBODY)
+
+
 @dataclass
 class Service:
     """The service in this process, on a real database, against a simulator."""

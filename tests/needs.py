@@ -42,6 +42,8 @@ def missing(name: str) -> str:
     """Return why something that a test needs cannot be had here; empty where it can."""
     if name == "root":
         return "" if os.geteuid() == 0 else "this is not root"
+    if name == "unprivileged":  # root becomes another
+        return missing("setpriv") if os.geteuid() == 0 else ""
     if name == "linux":
         return "" if sys.platform == "linux" else "this is not Linux"
     if shutil.which(name, path=_EVERYTHING) is None:

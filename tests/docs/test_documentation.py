@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -46,10 +48,8 @@ def shell(program: Program, text: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def check_out(target: Path) -> None:
     """Copy what git tracks, and what it would track, into a fresh folder."""
-    target = tmp_path_factory.mktemp("checkout")
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],  # noqa: S607
         cwd=ROOT,
@@ -61,11 +61,9 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, target / name)
-    return target
 
 
-@pytest.fixture(scope="module")
-def installed(checkout: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def install(checkout: Path) -> subprocess.CompletedProcess[str]:
     """Run the README's first command in a fresh checkout: it builds a wheel and installs it."""
     environment = {
         name: value
@@ -77,7 +75,7 @@ def installed(checkout: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
     environment["PATH"] = f"{ours}{os.pathsep}{environment['PATH']}"
     text = command("README.md", "demo")
     assert text.startswith("python3 -m venv ")
-    done = subprocess.run(
+    return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", text],  # noqa: S607 - as above
         cwd=checkout,
         env=environment,
@@ -86,7 +84,24 @@ def installed(checkout: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
         check=False,
         timeout=280,
     )
-    return checkout / ".venv", done
+
+
+@pytest.fixture(scope="module")
+def installed(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """Return the environment that the README's first command makes, once for all workers."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    checkout, said = shared / "checkout", shared / "said.json"
+    with (shared / "checkout.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # whoever comes later waits
+        if not said.exists():
+            check_out(checkout)
+            done = install(checkout)
+            said.write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
+        return checkout / ".venv", subprocess.CompletedProcess(*json.loads(said.read_text()))
 
 
 def test_a_python_that_is_too_old() -> None:
@@ -277,11 +292,19 @@ def test_nobody_is_told_to_install_somebody_elses_package() -> None:
     assert _INSTALLS_IT.search("pip install downloader")
 
 
+def two_free_ports() -> int:
+    """Return a port that is free, as is the next one, where no connection takes one meanwhile."""
+    for port in range(20_000 + os.getpid() % 5_000 * 2, 32_000, 2):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            socket.create_server(("127.0.0.1", port + 1)).close()
+            return port
+    raise AssertionError
+
+
 def test_the_simulator_commands(program: Program) -> None:
     """The README's simulator serves a drain with faults."""
     serve, submit, drain = command("README.md", "simulate").splitlines()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
+    port = str(two_free_ports())
     assert "8400" in serve
     assert "8400" in drain
     arguments = serve.replace("8400", port).split()[1:]

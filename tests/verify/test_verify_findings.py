@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from verify.verify_rig import TYPE, content, settled
+from verify.verify_rig import TYPE, Rig, content, settled
 
 from downloader.clock import utc_now
 from downloader.store.schema import to_text
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from harness import Program
-    from verify.verify_rig import Rig
+    from harness import Program, Unprivileged
 
 
 def test_all_is_well(rig: Rig) -> None:
@@ -169,10 +168,12 @@ def test_what_cannot_be_looked_at(rig: Rig) -> None:
     assert rig.rows() == rows
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
-def test_what_may_not_be_read_or_moved(rig: Rig) -> None:
+@pytest.mark.needs("unprivileged")
+def test_what_may_not_be_read_or_moved(unprivileged: Unprivileged) -> None:
     """A file without permission is unreadable; in a folder without it nothing is repaired."""
+    rig = Rig(unprivileged)
     rig.save(1, 2, 3)
+    unprivileged.own()
     rig.path(1).chmod(0)
     rig.path(2).write_bytes(b"damaged")
     rig.output.chmod(0o500)
