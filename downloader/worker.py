@@ -29,6 +29,7 @@ from downloader.rules.decisions import (
     after_problem,
     before_transfer,
     could_be_of_all,
+    patience_seconds,
     while_paused,
 )
 from downloader.rules.states import FINISHED, State
@@ -435,6 +436,8 @@ class Workers:
                 lasted = time.monotonic() - host.opened_at
                 if problem.kind is not ProblemKind.UNREACHABLE:
                     wait += _OTHERS_FIRST_SECONDS
+                if problem.lasting and lasted >= patience_seconds(problem, limits):
+                    blame = Blame.RUN
             elif blame is Blame.UNKNOWN:
                 wait = max(host_delay_seconds(0, jitter()), at_least)
         if blame in {Blame.PLACE, Blame.UNKNOWN}:

@@ -352,6 +352,7 @@ STATUS_ERRORS: Final = frozenset(
 
 _NEVER_SENT: Final = frozenset({"unusable_url", "bad_run"})
 """What ends a transfer before anybody is asked for anything."""
+_SAME_OBJECT_SECONDS: Final = 240.0
 _OF_THE_URL: Final = 2
 """From so many new URLs in a row that are expired as they come on, more than the URLs is wrong."""
 
@@ -361,7 +362,7 @@ def could_be_of_all(problem: Problem, spent: Spent) -> bool:
     match problem.kind:
         case ProblemKind.HOPELESS | ProblemKind.NOT_YET:
             return False
-        case _ if problem.progressed or problem.lasting:
+        case _ if problem.progressed:
             return False
         case ProblemKind.EXPIRED:
             return spent.error_code == EXPIRED and spent.refreshes >= _OF_THE_URL
@@ -381,7 +382,7 @@ def after_problem(
     """Return what becomes of a run whose transfer met a problem.
 
     One that is `alone` at its storage, so that nothing tells whose fault it is, is not given up
-    before it has failed for as long as `patience_seconds`; nor is one whose file may yet come.
+    before it has failed for as long as its patience; nor is one whose file may yet come.
     """
     code, message = problem.error_code, problem.error_message
     attempts = min(spent.attempts + 1, MAX_INTEGER)
@@ -405,9 +406,8 @@ def after_problem(
             assert_never(problem.kind)
     if problem.progressed:
         attempts = spent.attempts
-    elif problem.lasting or (
-        attempts >= limits.attempts
-        and not ((alone or code in _MAY_COME) and _is_new(spent, limits, now))
+    elif (problem.lasting or attempts >= limits.attempts) and not (
+        (alone or code in _MAY_COME) and _is_new(spent, patience_seconds(problem, limits), now)
     ):
         tries = f"attempt {attempts} of {max(attempts, limits.attempts)}"
         return TransferFailed(code, f"{message} ({tries})", attempts, spent.refreshes)
@@ -420,10 +420,19 @@ def after_problem(
     return NewUrl(due, code, message, attempts, spent.refreshes)
 
 
-def _is_new(spent: Spent, limits: Limits, now: datetime) -> bool:
+def patience_seconds(problem: Problem, limits: Limits) -> float:
+    """Return for how long a problem that nothing tells the fault of may be somebody else's.
+
+    The very same object, by its validator, is hardly what somebody serves in its place.
+    """
+    longest = limits.patience_seconds
+    return min(longest, _SAME_OBJECT_SECONDS) if problem.lasting else longest
+
+
+def _is_new(spent: Spent, patience: float, now: datetime) -> bool:
     """Tell whether a run has not failed for long; a clock that was set back makes none new."""
     failing = (now - (spent.failing_since or now)).total_seconds()
-    return 0 <= failing < limits.patience_seconds
+    return 0 <= failing < patience
 
 
 def _wait_for_url(

@@ -325,10 +325,19 @@ def test_an_expired_url_between_tries_that_get_on(code: str) -> None:
 
 
 def test_the_same_again_is_final() -> None:
-    """What is found again of the very same object needs no third look."""
+    """What is found again of the very same object needs no third look, where others are served."""
     again = problem(ProblemKind.WRONG_OBJECT, lasting=True)
     step = after_problem(again, Spent(0, 0, None), limits=LIMITS, now=NOW, jitter=0.5)
     assert step == TransferFailed("some_code", "Something happened. (attempt 1 of 3)", 1, 0)
+
+
+@pytest.mark.parametrize(("seconds", "final"), [(0, False), (239, False), (240, True)])
+def test_the_same_again_of_a_run_alone(seconds: float, final: bool) -> None:  # noqa: FBT001 - a table
+    """Where no other run tells whose fault it is, the same is found for four minutes first."""
+    again = problem(ProblemKind.WRONG_OBJECT, lasting=True)
+    spent = Spent(1, 0, None, failing_since=NOW - timedelta(seconds=seconds))
+    step = after_problem(again, spent, limits=LIMITS, now=NOW, jitter=0.5, alone=True)
+    assert isinstance(step, TransferFailed) == final
 
 
 @pytest.mark.parametrize(

@@ -296,6 +296,8 @@ def test_what_will_not_change(make_small: MakeSmall) -> None:
     """What is no audio, twice the very same, is failed after two looks at its start."""
     content = bytes(range(256)) * 80_000  # 20 MB
     small, service = make_small(content)
+    limits = replace(service.settings.limits, patience_seconds=0)  # else it is looked at a while
+    service.settings = replace(service.settings, limits=limits)
     service.submit(1)
     assert service.run(max_duration_seconds=60).tally.failed == 1
     assert service.rows("error_code") == [("not_audio",)]

@@ -67,6 +67,27 @@ def test_a_storage_that_refuses_all(
     assert log.count("storage.back") == 1
 
 
+@pytest.mark.parametrize("runs", [1, 3])
+def test_a_storage_that_serves_something_else_under_the_same_etags(
+    program: Program, start_simulator: StartSimulator, runs: int
+) -> None:
+    """Seen in the very same object again, no audio is no run's fault where none is served."""
+    ids = range(1, runs + 1)
+    tries = (
+        "SELECT max(n) FROM (SELECT count(*) AS n FROM run_events"
+        " WHERE reason = 'not_audio' GROUP BY run_id)"
+    )
+    simulator = start_simulator(rules=[for_all("storage", "wrong-magic")])
+    program.env["DOWNLOADER_API_URL"] = simulator.api_url
+    program.submit(ids)
+    with program.start("run", "--drain", "--min-poll", "0.1s") as process:
+        wait_until(lambda: (program.query(tries)[0][0] or 0) > 1, process)
+        simulator.set_rules([])
+        process.communicate(timeout=120)
+    assert process.returncode == 0
+    program.assert_saved(simulator, ids)
+
+
 @pytest.mark.parametrize(
     "rule",
     [
