@@ -240,12 +240,12 @@ def test_storage_faults(
     faults = list(every_fault(Place.STORAGE, Issue(secrets)))
     more = {} if lasting else {"times": 1}
     simulator = watched(rules=rules_of(Place.STORAGE, faults, **more))
-    last = {"attempts": 1, "refreshes": 1, "patience_seconds": 0, "give_up_after_seconds": 15}
+    last = {"attempts": 1, "refreshes": 1, "patience_seconds": 0, "give_up_after_seconds": 60}
     limits = last if lasting else {}
     service = loud_service(simulator, **limits)
-    service.submit(*range(1, len(faults) + 1))
-    # Those that are served show that the storage is well, and whose the faults are.
+    # Those that are served first show that the storage is well, and whose the faults are.
     service.submit(*range(1001, 1001 + len(faults)))
+    service.submit(*range(1, len(faults) + 1))
     result = service.run()
     assert set(simulator.stats()["faults"]) == {
         f"storage:{kind}" for kind in faults_of(Place.STORAGE)
