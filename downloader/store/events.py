@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import sqlalchemy as sa
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from downloader.rules.states import RunKey, State
+
+
+Transition: TypeAlias = "tuple[RunKey, State, State, str, str | None]"
+"""A run, the state it was in, the one it is in now, the reason and the detail."""
 
 
 class Event(NamedTuple):
@@ -32,9 +36,9 @@ _RECORD: Final = ForRows(sa.insert(run_events))
 def record(
     connection: sa.Connection,
     now: datetime,
-    transitions: Sequence[tuple[RunKey, State, State, str, str | None]],
+    transitions: Sequence[Transition],
 ) -> None:
-    """Write transitions (run, from, to, reason, detail) into the history."""
+    """Write transitions into the history."""
     if not transitions:
         return
     _RECORD.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +17,7 @@ from downloader.store.polling import (
     PENDING,
     WINDOW,
     all_of,
-    claim_batch,
+    claim_batches,
     due_run,
     in_order_of_time,
 )
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from downloader.rules.pace import Lead, PutOff, Recall
     from downloader.store.database import Database
     from downloader.store.leases import Owner
-    from downloader.store.polling import ClaimedBatch
+    from downloader.store.polling import ClaimedBatch, Room
 
 _UNASKED = (
     runs.c.run_id,
@@ -164,6 +165,51 @@ def _near(*, upwards: bool) -> sa.Select[Any]:
 _NEAR = {upwards: _near(upwards=upwards) for upwards in (False, True)}
 
 
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A claim of a batch each of the pending runs nearest to finished ones, due or not.
+
+    Only on one side of each, and none that was asked for within its lead's `quiet_seconds`.
+    """
+
+    owner: Owner
+    leads: Sequence[Lead]
+    now: datetime
+    lease_until: datetime
+
+    def waits(self, connection: sa.Connection) -> bool:
+        """Return whether there is such a run."""
+        return any(self._near(connection, lead).first() for lead in self.leads)
+
+    def claim(self, connection: sa.Connection, room: Room) -> list[ClaimedBatch]:
+        """Claim what there is room for."""
+        batches: list[ClaimedBatch] = []
+        for lead in self.leads:
+            if min(room.runs, room.requests) <= 0:
+                break
+            if found := [due_run(row) for row in self._near(connection, lead)]:
+                claimed = claim_batches(
+                    connection,
+                    self.owner,
+                    [found],
+                    now=self.now,
+                    lease_until=self.lease_until,
+                    lead=lead,
+                )
+                room = room.less(claimed)
+                batches += claimed
+        return batches
+
+    def _near(self, connection: sa.Connection, lead: Lead) -> sa.CursorResult[Any]:
+        values = {
+            "of_type": lead.key.run_type,
+            "near": lead.key.run_id,
+            "quiet_since": self.now - timedelta(seconds=lead.quiet_seconds),
+            "submitted_until": lead.submitted_until,
+        }
+        return connection.execute(_NEAR[lead.upwards], values)
+
+
 def claim_near(
     database: Database,
     owner: Owner,
@@ -172,26 +218,7 @@ def claim_near(
     now: datetime,
     lease_until: datetime,
 ) -> list[ClaimedBatch]:
-    """Claim a batch each of the pending runs nearest to finished ones, due or not.
+    """Claim runs near finished ones, and do nothing else."""
+    from downloader.store.turn import claim_polls  # noqa: PLC0415 - it is made of what is here
 
-    Only on one side of each, and none that was asked for within its lead's `quiet_seconds`.
-    """
-
-    def near(lead: Lead) -> tuple[sa.Select[Any], dict[str, object]]:
-        return _NEAR[lead.upwards], {
-            "of_type": lead.key.run_type,
-            "near": lead.key.run_id,
-            "quiet_since": now - timedelta(seconds=lead.quiet_seconds),
-            "submitted_until": lead.submitted_until,
-        }
-
-    with database.read() as connection:  # takes no lock where there is nothing to claim
-        leads = [one for one in leads if connection.execute(*near(one)).first() is not None]
-    if not leads:
-        return []
-    with database.write() as connection:
-        return [
-            claim_batch(connection, owner, found, now=now, lease_until=lease_until, lead=lead)
-            for lead in leads
-            if (found := [due_run(row) for row in connection.execute(*near(lead))])
-        ]
+    return claim_polls(database, Near(owner, leads, now, lease_until))

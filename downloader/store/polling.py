@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from math import inf
 from operator import attrgetter
@@ -11,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 import sqlalchemy as sa
 
 from downloader.rules.answer_body import NOT_FOUND
-from downloader.rules.batching import ASKED_ALONE, MAX_BATCH, Batch, plan
+from downloader.rules.batching import ASKED_ALONE, MAX_BATCH, Batch, claim_size, plan
 from downloader.rules.decisions import REFUSED, UNKNOWN, Asked
 from downloader.rules.error_codes import API_ERRORS, TRANSFER_ERRORS
 from downloader.rules.pace import lateness
-from downloader.rules.states import RunKey, State
+from downloader.rules.states import MAX_INTEGER, RunKey, State
 from downloader.rules.steps import PollFailed, PollLater, UrlReceived
-from downloader.store import events
 from downloader.store.rows import ForRows
 from downloader.store.schema import (
     BY_KEY,
@@ -28,12 +28,13 @@ from downloader.store.schema import (
     one_more,
     runs,
 )
+from downloader.store.transfers import ClaimedRun, ready_columns, ready_run
 from downloader.store.transitions import (
+    KEY,
     NO_LEASE,
     carry_out,
     held,
     parameters,
-    record_in_group,
     statement,
 )
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from downloader.rules.pace import Lead
     from downloader.rules.steps import PollStep
     from downloader.store.database import Database
+    from downloader.store.events import Transition
     from downloader.store.leases import Owner
 
 
@@ -231,6 +233,98 @@ class Wanted:
         return sorted(due, key=lambda run: (run.lateness(now) < inf, run.next_attempt_at))
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many runs there is use for, and how many requests for them, beside each claim's own."""
+
+    runs: int = MAX_INTEGER
+    requests: int = MAX_INTEGER
+
+    def less(self, batches: Sequence[ClaimedBatch]) -> Room:
+        """Return what is left when these are claimed."""
+        used = sum(len(one.runs) for one in batches)
+        return Room(self.runs - used, self.requests - len(batches))
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A claim of runs that are `wanted` of those due at `cutoff`, packed into batches.
+
+    A batch that comes out short is filled up with runs due within `soon_seconds`, so a few
+    more may be claimed. Nobody else asks for them until `lease_until`. Runs that
+    `too_young` names are left alone until the moment that it gives.
+    """
+
+    owner: Owner
+    run_types: Sequence[str]
+    wanted: Wanted
+    now: datetime
+    cutoff: datetime
+    soon_seconds: float
+    lease_until: datetime
+    too_young: Callable[[Sequence[DueRun], datetime], Mapping[RunKey, datetime]] | None = None
+
+    def waits(self, connection: sa.Connection) -> bool:
+        """Return whether a run is due."""
+        look = _ANY_NEW if self.wanted.only_new else _ANY_DUE
+        return self.wanted.most > 0 and any(
+            connection.execute(look, {"cutoff": self.cutoff, "of_type": name}).first()
+            for name in self.run_types
+        )
+
+    def claim(self, connection: sa.Connection, room: Room) -> list[ClaimedBatch]:
+        """Claim what there is room for."""
+        most = claim_size(room.runs, min(self.wanted.most, room.requests * MAX_BATCH))
+        due = self._found(connection, replace(self.wanted, most=most)) if most > 0 else []
+        alone = [[run] for run in due if run.is_doubted]
+        due = [run for run in due if not run.is_doubted]
+        soon = self._soon(connection, due)
+        by_key = {run.key: run for run in (*due, *soon)}
+        together = [
+            [by_key[RunKey(batch.run_type, run_id)] for run_id in batch.run_ids]
+            for batch in plan([run.key for run in due], [run.key for run in soon])
+        ]
+        return claim_batches(
+            connection,
+            self.owner,
+            [*together, *alone],
+            now=self.now,
+            lease_until=self.lease_until,
+        )
+
+    def _found(self, connection: sa.Connection, wanted: Wanted) -> list[DueRun]:
+        """Return the due runs to claim, and leave those alone that are too young."""
+        due: list[DueRun] = []
+        which = _DUE_NEWEST if wanted.newest else _DUE_NEW if wanted.only_new else _DUE
+        for name in self.run_types:
+            values = {"cutoff": self.cutoff, "most": wanted.most, "of_type": name}
+            due += map(due_run, connection.execute(which, values))
+        due = wanted.choose(due, self.now)
+        young = self.too_young(due, self.now) if self.too_young is not None else {}
+        if young:
+            left = [
+                {"key_type": key.run_type, "key_id": key.run_id, "until": until}
+                for key, until in young.items()
+            ]
+            _LEAVE.execute(connection, left)
+        return [run for run in due if run.key not in young]
+
+    def _soon(self, connection: sa.Connection, due: Sequence[DueRun]) -> list[DueRun]:
+        """Return runs that fall due soon, for the batches that are not full."""
+        soon: list[DueRun] = []
+        for name, runs_due in Counter(run.key.run_type for run in due).items():
+            if runs_due % MAX_BATCH:
+                values = {
+                    "of_type": name,
+                    "cutoff": self.cutoff,
+                    "horizon": self.cutoff + timedelta(seconds=self.soon_seconds),
+                    "most": MAX_BATCH - 1,
+                }
+                found = map(due_run, connection.execute(_SOON, values))
+                soon += sorted(found, key=attrgetter("next_attempt_at"))[: MAX_BATCH - 1]
+        return soon
+
+
 def claim_due(
     database: Database,
     owner: Owner,
@@ -243,91 +337,45 @@ def claim_due(
     lease_until: datetime,
     too_young: Callable[[Sequence[DueRun], datetime], Mapping[RunKey, datetime]] | None = None,
 ) -> list[ClaimedBatch]:
-    """Claim runs that are `wanted` of those due at `cutoff`, packed into batches.
+    """Claim runs that are due, and do nothing else."""
+    from downloader.store.turn import claim_polls  # noqa: PLC0415 - it is made of what is here
 
-    A batch that comes out short is filled up with runs due within `soon_seconds`, so a few
-    more may be claimed. Nobody else asks for them until `lease_until`. Runs that
-    `too_young` names are left alone until the moment that it gives. Where none is due nothing is
-    written, and no lock taken.
-    """
-    names = list(run_types) if wanted.most > 0 else []
-    values = {"cutoff": cutoff, "most": wanted.most}
-    with database.read() as connection:
-        look = _ANY_NEW if wanted.only_new else _ANY_DUE
-        names = [
-            name
-            for name in names
-            if connection.execute(look, {**values, "of_type": name}).first() is not None
-        ]
-    if not names:
-        return []
-    with database.write() as connection:
-        due: list[DueRun] = []
-        for name in names:
-            which = _DUE_NEWEST if wanted.newest else _DUE_NEW if wanted.only_new else _DUE
-            found = connection.execute(which, {**values, "of_type": name})
-            due += [due_run(row) for row in found]
-        due = wanted.choose(due, now)
-        if too_young is not None and (young := too_young(due, now)):
-            _LEAVE.execute(
-                connection,
-                [
-                    {"key_type": key.run_type, "key_id": key.run_id, "until": until}
-                    for key, until in young.items()
-                ],
-            )
-            due = [run for run in due if run.key not in young]
-        alone = [run for run in due if run.is_doubted]
-        due = [run for run in due if not run.is_doubted]
-        soon: list[DueRun] = []
-        for name in {run.key.run_type for run in due}:
-            rows = connection.execute(
-                _SOON,
-                {
-                    "of_type": name,
-                    "cutoff": cutoff,
-                    "horizon": cutoff + timedelta(seconds=soon_seconds),
-                    "most": MAX_BATCH - 1,
-                },
-            )
-            soonest = sorted(map(due_run, rows), key=attrgetter("next_attempt_at"))
-            soon += soonest[: MAX_BATCH - 1]
-        by_key = {run.key: run for run in (*due, *soon)}
-        together = [
-            [by_key[RunKey(batch.run_type, run_id)] for run_id in batch.run_ids]
-            for batch in plan([run.key for run in due], [run.key for run in soon])
-        ]
-        return [
-            claim_batch(connection, owner, batch, now=now, lease_until=lease_until)
-            for batch in (*together, *([run] for run in alone))
-        ]
+    names = tuple(run_types)
+    due = Due(owner, names, wanted, now, cutoff, soon_seconds, lease_until, too_young)
+    return claim_polls(database, due)
 
 
-def claim_batch(
+def claim_batches(
     connection: sa.Connection,
     owner: Owner,
-    found: Sequence[DueRun],
+    batches: Sequence[Sequence[DueRun]],
     *,
     now: datetime,
     lease_until: datetime,
     lead: Lead | None = None,
-) -> ClaimedBatch:
-    """Claim the runs of one batch, all of one type."""
-    batch = Batch(found[0].key.run_type, tuple(run.key.run_id for run in found))
-    claimed = ClaimedBatch(batch, owner.new_lease(), tuple(found), lead)
-    _CLAIM.execute(
-        connection,
-        [
-            {
-                "key_type": run.key.run_type,
-                "key_id": run.key.run_id,
-                "lease": claimed.lease,
-                "until": lease_until,
-                "now": now,
-            }
-            for run in found
-        ],
-    )
+) -> list[ClaimedBatch]:
+    """Claim the runs of batches; those of each are of one type."""
+    claimed = [
+        ClaimedBatch(
+            Batch(found[0].key.run_type, tuple(run.key.run_id for run in found)),
+            owner.new_lease(),
+            tuple(found),
+            lead,
+        )
+        for found in batches
+    ]
+    values = [
+        {
+            "key_type": run.key.run_type,
+            "key_id": run.key.run_id,
+            "lease": one.lease,
+            "until": lease_until,
+            "now": now,
+        }
+        for one in claimed
+        for run in one.runs
+    ]
+    _CLAIM.execute(connection, values)
     return claimed
 
 
@@ -369,6 +417,7 @@ _KEPT: Final = {
         (_URL_REFUSED, runs.c.error_message), else_=sa.bindparam("new_error_message")
     ),
 }
+_BEGUN: Final = "a URL that a transfer takes at once"
 _NOT_ASKED: Final = "not asked"
 """The kind of a step that only gives a claim back."""
 _NO_ANSWER: Final = "no answer"
@@ -377,25 +426,33 @@ _NO_ANSWER_ALONE: Final = "no answer, where others had one"
 _FAILED_UNANSWERED: Final = "failed, without an answer"
 _FAILED: Final = {"state": State.FAILED.value, "next_attempt_at": None}
 
+_HAS_URL: Final = {
+    "state": State.READY.value,
+    "polls": one_more(runs.c.polls),
+    **_ANSWERED,
+    "next_attempt_at": sa.func.coalesce(
+        sa.bindparam("new_next_attempt_at", type_=UTCText), sa.bindparam("now", type_=UTCText)
+    ),
+    "ready_at": sa.bindparam("now"),
+    # The API has answered; what the storage has against the run is still to be seen.
+    "error_code": sa.case((_ERROR_OF_THE_API, None), else_=runs.c.error_code),
+    "error_message": sa.case((_ERROR_OF_THE_API, None), else_=runs.c.error_message),
+    "unknown_since": None,
+    "unknown_answers": 0,
+}
 _STATEMENTS: Final[Mapping[type[PollStep] | str, ForRows]] = {
-    UrlReceived: statement(
+    UrlReceived: statement(UrlReceived, _HELD, _HAS_URL),
+    _BEGUN: statement(
         UrlReceived,
         _HELD,
         {
-            "state": State.READY.value,
-            "polls": one_more(runs.c.polls),
-            **_ANSWERED,
-            "next_attempt_at": sa.func.coalesce(
-                sa.bindparam("new_next_attempt_at", type_=runs.c.next_attempt_at.type),
-                sa.bindparam("now", type_=runs.c.next_attempt_at.type),
-            ),
-            "ready_at": sa.bindparam("now"),
-            # The API has answered; what the storage has against the run is still to be seen.
-            "error_code": sa.case((_ERROR_OF_THE_API, None), else_=runs.c.error_code),
-            "error_message": sa.case((_ERROR_OF_THE_API, None), else_=runs.c.error_message),
-            "unknown_since": None,
-            "unknown_answers": 0,
+            **_HAS_URL,
+            "state": State.DOWNLOADING.value,
+            "next_attempt_at": None,
+            "lease_owner": sa.bindparam("new_lease"),
+            "lease_expires_at": sa.bindparam("until"),
         },
+        ready_columns(),
     ),
     PollLater: statement(PollLater, _HELD, {**_ASKED, **_ANSWERED, **_KEPT, **_UNKNOWN_AS_TOLD}),
     _NO_ANSWER: statement(PollLater, _HELD, {**_ASKED, **_KEPT, **_UNKNOWN_AS_BEFORE}),
@@ -430,30 +487,65 @@ _STATEMENTS: Final[Mapping[type[PollStep] | str, ForRows]] = {
                 "next_attempt_at": sa.bindparam("new_next_attempt_at"),
                 "updated_at": sa.bindparam("now"),
             }
-        )
+        ),
+        *KEY,
     ),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Which runs a transfer takes as soon as they have their URL: the new lease of each.
+
+    Not one whose URL is valid only later.
+    """
+
+    leases: Mapping[RunKey, str] = field(default_factory=dict)
+    until: datetime | None = None
+
+    def takes(self, key: RunKey, step: PollStep) -> bool:
+        """Return whether this step begins a transfer."""
+        return isinstance(step, UrlReceived) and step.next_attempt_at is None and key in self.leases
+
+
+def record(
+    connection: sa.Connection,
+    judged: Sequence[tuple[RunKey, str, PollStep]],
+    begun: Begun,
+    now: datetime,
+) -> tuple[list[bool], list[ClaimedRun], list[Transition]]:
+    """Record what is known of runs (run, lease, step).
+
+    Returns of each whether it holds, the runs that a transfer takes, and what to tell. A run whose
+    claim was lost keeps what its new holder wrote.
+    """
+    steps = []
+    for key, lease, step in judged:
+        values = parameters(key, lease, step, now)
+        kind = _kind_of(step)
+        if begun.takes(key, step):
+            kind = _BEGUN
+            values |= {"new_lease": begun.leases[key], "until": begun.until}
+        steps.append((_STATEMENTS[kind], key, values))
+    found = carry_out(connection, steps)
+    taken: list[ClaimedRun] = []
+    told: list[Transition] = []
+    for (key, _, step), row in zip(judged, found, strict=True):
+        if row is None:
+            continue
+        if begins := begun.takes(key, step):
+            taken.append(ClaimedRun(ready_run(row), begun.leases[key]))
+        told += _told(key, step, State.DOWNLOADING if begins else State.READY)
+    return [row is not None for row in found], taken, told
 
 
 def record_polls(
     database: Database, judged: Sequence[tuple[RunKey, str, PollStep]], now: datetime
 ) -> list[bool]:
-    """Record what is known of runs (run, lease, step) in one transaction; say of each if it holds.
+    """Record what is known of runs, and do nothing else; say of each whether it holds."""
+    from downloader.store.turn import Turn, take_turn  # noqa: PLC0415 - it is made of what is here
 
-    A run whose claim was lost keeps what its new holder wrote.
-    """
-
-    def together(connection: sa.Connection, some: Sequence[tuple[RunKey, str, PollStep]]) -> None:
-        carry_out(
-            connection,
-            _STATEMENTS,
-            [(_kind_of(step), parameters(key, lease, step, now)) for key, lease, step in some],
-        )
-        told = [event for key, _, step in some if (event := _event_of(key, step)) is not None]
-        events.record(connection, now, told)
-
-    held, _ = record_in_group(database, judged, together, lambda _: None)
-    return held
+    return take_turn(database, Turn(judged=judged), now).judged
 
 
 def _kind_of(step: PollStep) -> type[PollStep] | str:
@@ -467,12 +559,12 @@ def _kind_of(step: PollStep) -> type[PollStep] | str:
     return type(step)
 
 
-def _event_of(key: RunKey, step: PollStep) -> tuple[RunKey, State, State, str, str | None] | None:
-    """Return the transition that a step is, None where the state stays."""
+def _told(key: RunKey, step: PollStep, with_url: State) -> list[Transition]:
+    """Return the transition that a step is, none where the state stays."""
     match step:
         case UrlReceived():
-            return key, State.PENDING, State.READY, "url_received", step.remote_status
+            return [(key, State.PENDING, with_url, "url_received", step.remote_status)]
         case PollFailed():
-            return key, State.PENDING, State.FAILED, step.error_code, step.error_message
+            return [(key, State.PENDING, State.FAILED, step.error_code, step.error_message)]
         case PollLater():
-            return None
+            return []

@@ -16,7 +16,7 @@ from sqlalchemy.sql import visitors
 from downloader.store.schema import to_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 _GIVEN: Final = sa.func.json_each(sa.bindparam("rows", type_=sa.Text)).table_valued(
     "value", name="given"
@@ -26,27 +26,43 @@ _NUL: Final = "\\u0000"
 
 
 class ForRows:
-    """An UPDATE or an INSERT of one row, by named parameters, that can be carried out for many."""
+    """An UPDATE or an INSERT of one row, by named parameters, that can be carried out for many.
 
-    def __init__(self, one: sa.Update | sa.Insert) -> None:
-        self._one = one
+    It tells the columns `returned` of each row that it has found.
+    """
+
+    def __init__(self, one: sa.Update | sa.Insert, *returned: sa.ColumnElement[Any]) -> None:
+        self._one = one.returning(*returned) if returned else one
 
     @functools.cached_property
     def _many(self) -> sa.Executable:
         one = self._one
-        if isinstance(one, sa.Update):
-            return cast("sa.Update", visitors.replacement_traverse(one, {}, _replace))
-        columns = [column for column in one.table.c if not column.primary_key]
-        given = [_given(column.name, column.type) for column in columns]
-        return sa.insert(one.table).from_select(columns, sa.select(*given))
+        if isinstance(one, sa.Insert):
+            columns = [column for column in one.table.c if not column.primary_key]
+            given = [_given(column.name, column.type) for column in columns]
+            return sa.insert(one.table).from_select(columns, sa.select(*given))
+        return cast("sa.Executable", visitors.replacement_traverse(one, {}, _replace))
 
     def execute(self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]) -> int:
         """Carry it out for each of these rows; return for how many there was something to do."""
+        return sum(done.rowcount for done in self._execute(connection, rows))
+
+    def returning(
+        self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]
+    ) -> list[sa.Row[Any]]:
+        """Carry it out for each of these rows; return what each that it has found says then."""
+        return [row for done in self._execute(connection, rows) for row in done]
+
+    def _execute(
+        self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]
+    ) -> Iterator[sa.CursorResult[Any]]:
         if len(rows) > 1:
             text = json.dumps(rows, ensure_ascii=False, default=to_text)
             if _NUL not in text:
-                return connection.execute(self._many, {"rows": text}).rowcount
-        return connection.execute(self._one, rows).rowcount
+                yield connection.execute(self._many, {"rows": text})
+                return
+        for row in rows:
+            yield connection.execute(self._one, row)
 
 
 def _replace(element: object, **_: object) -> sa.ColumnElement[Any] | None:

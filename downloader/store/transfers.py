@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 
 import sqlalchemy as sa
 
-from downloader.failpoints import At, reach
 from downloader.rules.resume import Journal
 from downloader.rules.states import RunKey, State
 from downloader.rules.steps import (
@@ -20,17 +20,9 @@ from downloader.rules.steps import (
     TransferStep,
     TryAgain,
 )
-from downloader.store import events
 from downloader.store.rows import ForRows
 from downloader.store.schema import BY_KEY, in_state, one_more, runs
-from downloader.store.transitions import (
-    NO_URL,
-    carry_out,
-    held,
-    parameters,
-    record_in_group,
-    statement,
-)
+from downloader.store.transitions import KEY, NO_URL, carry_out, held, parameters, statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -39,6 +31,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
     from downloader.store.database import Database
+    from downloader.store.events import Transition
     from downloader.store.leases import Owner
 
 
@@ -151,7 +144,6 @@ _LEAVE: Final[dict[type[ReadyStep], ForRows]] = {
     NewUrl: statement(NewUrl, (*BY_KEY, _READY), {"state": State.PENDING.value, **NO_URL}),
     TransferFailed: statement(TransferFailed, (*BY_KEY, _READY), _FAILED),
 }
-_WHETHER_HELD = sa.select(sa.literal(1)).select_from(runs).where(*_HELD)
 _NOTE = (
     sa.update(runs)
     .where(*_HELD)
@@ -163,30 +155,36 @@ _NOTE = (
         updated_at=sa.bindparam("now"),
     )
 )
-_NOT_TRIED_SINCE = runs.c.next_attempt_at == runs.c.ready_at
-_RUN = (
-    runs.c.run_type,
-    runs.c.run_id,
-    runs.c.url,
-    runs.c.url_expires_at,
-    runs.c.ready_at,
-    runs.c.attempts,
-    runs.c.refreshes,
-    runs.c.etag,
-    runs.c.bytes,
-    runs.c.error_code,
-    runs.c.submitted_at,
-    sa.and_(
-        _NOT_TRIED_SINCE,
-        runs.c.attempts == 0,
-        runs.c.refreshes == 0,
-        runs.c.etag.is_(None),
-        runs.c.last_modified.is_(None),
-    ).label("untried"),
-    runs.c.last_modified,
-    runs.c.digest,
-    runs.c.failing_since,
+_NEVER_TRIED = (
+    runs.c.attempts == 0,
+    runs.c.refreshes == 0,
+    runs.c.etag.is_(None),
+    runs.c.last_modified.is_(None),
 )
+_NOT_TRIED_SINCE = runs.c.next_attempt_at == runs.c.ready_at
+
+
+def ready_columns(*since: sa.ColumnElement[bool]) -> tuple[sa.ColumnElement[Any], ...]:
+    """Return what `ready_run` reads; `since` tells of a run that it was not tried with this URL."""
+    return (
+        *KEY,
+        runs.c.url,
+        runs.c.url_expires_at,
+        runs.c.ready_at,
+        runs.c.attempts,
+        runs.c.refreshes,
+        runs.c.etag,
+        runs.c.bytes,
+        runs.c.error_code,
+        runs.c.submitted_at,
+        sa.and_(*since, *_NEVER_TRIED).label("untried"),
+        runs.c.last_modified,
+        runs.c.digest,
+        runs.c.failing_since,
+    )
+
+
+_RUN = ready_columns(_NOT_TRIED_SINCE)
 
 _WINDOW: Final = 5_000
 """Among so many that wait, those that have waited the longest, the earliest to expire is looked
@@ -212,7 +210,8 @@ _CLAIM = ForRows(
         lease_owner=sa.bindparam("lease"),
         lease_expires_at=sa.bindparam("until"),
         updated_at=sa.bindparam("now"),
-    )
+    ),
+    *KEY,
 )
 
 
@@ -303,49 +302,58 @@ class Claim:
     expected: bool = False
 
 
-def claim_ready(database: Database, claim: Claim) -> Ready:
-    """Claim up to `most` ready runs: first those without trouble, the earliest to expire first."""
-    return take_turn(database, [], claim, claim.now)[1]
+def waits(connection: sa.Connection, claim: Claim) -> bool:
+    """Return whether there is a run for this claim."""
+    looking, values = _may_be_taken(claim.now, claim.cutoff)
+    return connection.execute(looking.any, values).first() is not None
+
+
+def record(
+    connection: sa.Connection, outcomes: Sequence[tuple[RunKey, str, TransferStep]], now: datetime
+) -> tuple[list[bool], list[Transition]]:
+    """Record outcomes (run, lease, step); return of each whether it holds, and what to tell.
+
+    False: the lease was lost (rescued, cancelled), nothing was written, and the file is not this
+    worker's to publish or to remove.
+    """
+    found = carry_out(
+        connection,
+        [
+            (_RECORD[type(step)], key, parameters(key, lease, step, now))
+            for key, lease, step in outcomes
+        ],
+    )
+    held = [row is not None for row in found]
+    told = [
+        (key, State.DOWNLOADING, *_told(step))
+        for (key, _, step), holds in zip(outcomes, held, strict=True)
+        if holds
+    ]
+    return held, told
+
+
+def claim_ready(database: Database, wanted: Claim) -> Ready:
+    """Claim ready runs, and do nothing else."""
+    return take_turn(database, [], wanted, wanted.now)[1]
 
 
 def take_turn(
     database: Database,
     outcomes: Sequence[tuple[RunKey, str, TransferStep]],
-    claim: Claim | None,
+    wanted: Claim | None,
     now: datetime,
 ) -> tuple[list[bool], Ready]:
-    """Record outcomes (run, lease, step) and claim runs, in one transaction.
+    """Record outcomes and claim ready runs, and do nothing else."""
+    from downloader.store.turn import Turn, take_turn  # noqa: PLC0415 - it is made of what is here
 
-    Of each outcome it says whether it holds. False: the lease was lost (rescued, cancelled),
-    nothing was written, and the file is not this worker's to publish or to remove.
-    """
-    if not outcomes and (claim is None or not (claim.expected or _any_ready(database, claim))):
-        return [], NONE_READY
-
-    def together(
-        connection: sa.Connection, some: Sequence[tuple[RunKey, str, TransferStep]]
-    ) -> None:
-        carry_out(
-            connection,
-            _RECORD,
-            [(type(step), parameters(key, lease, step, now)) for key, lease, step in some],
-        )
-        told = [(key, State.DOWNLOADING, *_told(step)) for key, _, step in some]
-        events.record(connection, now, told)
-
-    def then(connection: sa.Connection) -> Ready:
-        ready = NONE_READY if claim is None else _claim(connection, claim)
-        if outcomes:
-            reach(At.RECORD_WRITTEN)
-        return ready
-
-    return record_in_group(database, outcomes, together, then)
+    done = take_turn(database, Turn(outcomes, ready=wanted), now)
+    return done.outcomes, done.ready
 
 
 def record_transfers(
     database: Database, outcomes: Sequence[tuple[RunKey, str, TransferStep]], now: datetime
 ) -> list[bool]:
-    """Record outcomes (run, lease, step) in one transaction; say of each whether it holds."""
+    """Record outcomes, and do nothing else; say of each whether it holds."""
     return take_turn(database, outcomes, None, now)[0]
 
 
@@ -379,68 +387,65 @@ def end_hold_up(database: Database, now: datetime, codes: Collection[str]) -> in
         return connection.execute(_GO_ON, {"now": now, "codes": list(codes)}).rowcount
 
 
-def _any_ready(database: Database, claim: Claim) -> bool:
-    looking, values = _may_be_taken(claim.now, claim.cutoff)
-    with database.read() as connection:
-        return connection.execute(looking.any, values).first() is not None
+def claim(connection: sa.Connection, wanted: Claim) -> tuple[Ready, list[Transition]]:
+    """Claim up to `most` ready runs: first those without trouble, the earliest to expire first.
 
-
-def _claim(connection: sa.Connection, claim: Claim) -> Ready:
-    now = claim.now
-    looking, values = _may_be_taken(now, claim.cutoff)
-    rows = connection.execute(looking.first, values | {"most": claim.most}).all()
-    claimed: list[ClaimedRun] = []
+    Returns what was found, and what to tell.
+    """
+    now = wanted.now
+    looking, values = _may_be_taken(now, wanted.cutoff)
+    rows = connection.execute(looking.first, values | {"most": wanted.most}).all()
+    claimed: dict[RunKey, ClaimedRun] = {}
     left: dict[RunKey, ReadyStep] = {}
-    for run in map(_ready_run, rows):
-        step = claim.judge(run)
+    for run in map(ready_run, rows):
+        step = wanted.judge(run)
         if step is None:
-            claimed.append(ClaimedRun(run, claim.owner.new_lease()))
+            claimed[run.key] = ClaimedRun(run, wanted.owner.new_lease())
         else:
             left[run.key] = step
-    left |= _left_with_them(connection, claim, left, {one.run.key for one in claimed})
-    claimed = [one for one in claimed if one.run.key not in left]
-    for kind, leave in _LEAVE.items():
-        group = [
-            parameters(key, None, step, now) for key, step in left.items() if type(step) is kind
-        ]
-        if group:
-            leave.execute(connection, group)
-    taken = [
-        {
-            "key_type": one.run.key.run_type,
-            "key_id": one.run.key.run_id,
-            "lease": one.lease,
-            "until": claim.lease_until,
-            "now": now,
-        }
-        for one in claimed
+    left |= _left_with_them(connection, wanted, left, claimed.keys())
+    steps = [
+        (_LEAVE[type(step)], key, parameters(key, None, step, now)) for key, step in left.items()
     ]
-    if taken and _CLAIM.execute(connection, taken) != len(taken):
-        # Edited by hand: a type that is no text, or none that can be read, names no row.
-        claimed = [one for one in claimed if _is_held(connection, one)]
-    history: list[tuple[RunKey, State, State, str, str | None]] = [
+    steps += [
+        (
+            _CLAIM,
+            key,
+            {
+                "key_type": key.run_type,
+                "key_id": key.run_id,
+                "lease": one.lease,
+                "until": wanted.lease_until,
+                "now": now,
+            },
+        )
+        for key, one in claimed.items()
+        if key not in left
+    ]
+    # Edited by hand: a type that is no text, or none that can be read, names no row.
+    held = {
+        key for (_, key, _), row in zip(steps, carry_out(connection, steps), strict=True) if row
+    }
+    told: list[Transition] = [
         (key, State.READY, *_told(step))
         for key, step in left.items()
-        if not isinstance(step, HeldUp)
+        if key in held and not isinstance(step, HeldUp)
     ]
-    history += [
-        (one.run.key, State.READY, State.DOWNLOADING, "claimed", one.lease) for one in claimed
-    ]
-    events.record(connection, now, history)
+    taken = [one for key, one in claimed.items() if key in held and key not in left]
+    told += [(one.run.key, State.READY, State.DOWNLOADING, "claimed", one.lease) for one in taken]
     waiting = 0
-    if len(rows) == claim.most:  # there may be more
+    if len(rows) == wanted.most:  # there may be more
         waiting = connection.scalar(looking.waiting, values) or 0
-    return Ready(
-        tuple(claimed),
-        sum(isinstance(step, NewUrl) for step in left.values()),
-        sum(isinstance(step, TransferFailed) for step in left.values()),
-        waiting,
-        sum(isinstance(step, HeldUp) for step in left.values()),
-    )
+    kinds = Counter(map(type, left.values()))
+    found = Ready(tuple(taken), kinds[NewUrl], kinds[TransferFailed], waiting, kinds[HeldUp])
+    return found, told
 
 
 def _left_with_them(
-    connection: sa.Connection, claim: Claim, left: dict[RunKey, ReadyStep], claimed: set[RunKey]
+    connection: sa.Connection,
+    claim: Claim,
+    left: dict[RunKey, ReadyStep],
+    claimed: Collection[RunKey],
 ) -> dict[RunKey, ReadyStep]:
     """Return what becomes of others that wait, where some that were looked at are left.
 
@@ -451,27 +456,22 @@ def _left_with_them(
     looking, values = _may_be_taken(claim.now, claim.cutoff)
     kinds = {type(step) for step in left.values()}
     if NewUrl in kinds:
-        for run in map(_ready_run, connection.execute(looking.expired, values)):
+        for run in map(ready_run, connection.execute(looking.expired, values)):
             step = None if run.key in left else claim.judge(run)
             if isinstance(step, NewUrl | TransferFailed):
                 found[run.key] = step
     if HeldUp in kinds:
-        known = left.keys() | found.keys() | claimed
+        known = left.keys() | found.keys() | set(claimed)
         more = connection.execute(looking.first, values | {"most": _HELD_UP_TOGETHER})
-        for run in map(_ready_run, more):
+        for run in map(ready_run, more):
             step = None if run.key in known else claim.judge(run)
             if isinstance(step, HeldUp):
                 found[run.key] = step
     return found
 
 
-def _is_held(connection: sa.Connection, claim: ClaimedRun) -> bool:
-    key = claim.run.key
-    values = {"key_type": key.run_type, "key_id": key.run_id, "lease": claim.lease}
-    return connection.scalar(_WHETHER_HELD, values) is not None
-
-
-def _ready_run(row: Sequence[Any]) -> ReadyRun:
+def ready_run(row: Sequence[Any]) -> ReadyRun:
+    """Read a row of `ready_columns`."""
     run_type, run_id, *rest = row
     return ReadyRun(RunKey(run_type, run_id), *rest)
 

@@ -6,30 +6,24 @@ A statement that is built anew for each run costs several times what SQLite need
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import sqlalchemy as sa
 
+from downloader.rules.states import RunKey
 from downloader.rules.steps import PollStep, TransferStep
 from downloader.store.rows import ForRows
 from downloader.store.schema import BY_KEY, in_state, runs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from downloader.rules.states import RunKey, State
-    from downloader.store.database import Database
+    from downloader.rules.states import State
 
-Outcome = TypeVar("Outcome")
-Result = TypeVar("Result")
-
+KEY: Final = (runs.c.run_type, runs.c.run_id)
 NO_LEASE: Mapping[str, object] = {"lease_owner": None, "lease_expires_at": None}
 NO_URL: Mapping[str, object] = {"url": None, "url_expires_at": None}
-
-
-class LeaseLostError(Exception):
-    """Not every run of a group is still held under the lease it was claimed with."""
 
 
 def held(state: State) -> tuple[sa.ColumnElement[bool], ...]:
@@ -48,8 +42,9 @@ def statement(
     step: type[PollStep | TransferStep],
     where: Sequence[sa.ColumnElement[bool]],
     values: Mapping[str, Any],
+    returned: Sequence[sa.ColumnElement[Any]] = KEY,
 ) -> ForRows:
-    """Return the UPDATE of a kind of step.
+    """Return the UPDATE of a kind of step; of each run that it has found it tells the key first.
 
     It sets each column that the step has a field of, and what `values` gives beside or instead.
     """
@@ -57,7 +52,8 @@ def statement(
     return ForRows(
         sa.update(runs)
         .where(*where)
-        .values({**own, **NO_LEASE, "updated_at": sa.bindparam("now"), **values})
+        .values({**own, **NO_LEASE, "updated_at": sa.bindparam("now"), **values}),
+        *returned,
     )
 
 
@@ -71,51 +67,28 @@ def parameters(
 
 def carry_out(
     connection: sa.Connection,
-    statements: Mapping[Any, ForRows],
-    steps: Sequence[tuple[Any, dict[str, object]]],
-) -> None:
-    """Carry out steps, each the key of its statement and its values: all, or none of them holds.
+    steps: Sequence[tuple[ForRows, RunKey, Mapping[str, object]]],
+) -> list[sa.Row[Any] | None]:
+    """Carry out steps: the statement of each, its run and its values.
 
-    Raises:
-        LeaseLostError: a run among them is not held any more; the transaction must end here.
-
+    Of each it returns the row as its statement tells it, None where the lease was lost. All of
+    one statement go together, but those of one run one after the other, as they are given.
     """
-    groups: dict[Any, list[dict[str, object]]] = {}
-    for kind, values in steps:
-        groups.setdefault(kind, []).append(values)
-    for kind, group in groups.items():
-        if statements[kind].execute(connection, group) != len(group):
-            raise LeaseLostError
-
-
-def record_in_group(
-    database: Database,
-    outcomes: Sequence[Outcome],
-    together: Callable[[sa.Connection, Sequence[Outcome]], None],
-    then: Callable[[sa.Connection], Result],
-) -> tuple[list[bool], Result]:
-    """Record outcomes and do `then`, in one transaction; say of each whether it holds.
-
-    `together` records some outcomes or raises `LeaseLostError`. False: that run's lease was lost
-    (rescued, cancelled), and nothing was written of it.
-    """
-    try:
-        with database.write() as connection:
-            together(connection, outcomes)
-            return [True] * len(outcomes), then(connection)
-    except LeaseLostError:  # nothing of it is written: which of them it was shows one by one
-        with database.write() as connection:
-            held = [_is_recorded(connection, one, together) for one in outcomes]
-            return held, then(connection)
-
-
-def _is_recorded(
-    connection: sa.Connection,
-    outcome: Outcome,
-    together: Callable[[sa.Connection, Sequence[Outcome]], None],
-) -> bool:
-    try:
-        together(connection, [outcome])
-    except LeaseLostError:
-        return False
-    return True
+    found: list[sa.Row[Any] | None] = [None] * len(steps)
+    left: Sequence[int] = range(len(steps))
+    while left:
+        groups: dict[ForRows, dict[RunKey, int]] = {}
+        seen: set[RunKey] = set()
+        again: list[int] = []
+        for number in left:
+            made, key, _ = steps[number]
+            if key in seen:
+                again.append(number)
+            else:
+                seen.add(key)
+                groups.setdefault(made, {})[key] = number
+        for made, numbers in groups.items():
+            for row in made.returning(connection, [steps[one][2] for one in numbers.values()]):
+                found[numbers[RunKey(*row[: len(KEY)])]] = row
+        left = again
+    return found
