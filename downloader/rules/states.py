@@ -28,6 +28,7 @@ FINISHED: Final = frozenset(State) - UNFINISHED
 TRANSITIONS: Final[frozenset[tuple[State, State]]] = frozenset(
     {
         (State.PENDING, State.READY),  # the API gave a URL
+        (State.PENDING, State.DOWNLOADING),  # it gave a URL, and a worker takes it at once
         (State.PENDING, State.FAILED),  # failed at the provider, or the deadline has passed
         (State.READY, State.PENDING),  # the URL expired before it was used
         (State.READY, State.DOWNLOADING),  # claimed by a worker

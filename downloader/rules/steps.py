@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UrlReceived:
-    """pending → ready: the API gave a URL; `next_attempt_at` where it is valid only from then."""
+    """pending → ready: the API gave a URL; `next_attempt_at` where it is valid only from then.
+
+    pending → downloading where a worker takes the run at once.
+    """
 
     url: str = field(repr=False)
     url_expires_at: datetime | None

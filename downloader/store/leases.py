@@ -17,7 +17,8 @@ import sqlalchemy as sa
 
 from downloader.rules.states import RunKey, State
 from downloader.store import events
-from downloader.store.schema import BY_KEY, in_state, runs
+from downloader.store.rows import ForRows
+from downloader.store.schema import BY_KEY, UTCText, in_state, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -40,32 +41,36 @@ class Owner:
         return f"{self.name}:{next(self._numbers)}"
 
 
+_EXTEND: Final = ForRows(
+    sa.update(runs)
+    .where(
+        *BY_KEY,
+        runs.c.lease_owner == sa.bindparam("lease"),
+        runs.c.state.in_([State.PENDING.value, State.DOWNLOADING.value]),
+    )
+    .values(
+        lease_expires_at=sa.bindparam("until"),
+        next_attempt_at=sa.case((_DOWNLOADING, None), else_=sa.bindparam("until", type_=UTCText)),
+        updated_at=sa.bindparam("now"),
+    ),
+    runs.c.run_type,
+    runs.c.run_id,
+    runs.c.lease_owner,
+)
+
+
 def extend_leases(
     database: Database, held: Iterable[tuple[RunKey, str]], until: datetime, now: datetime
 ) -> set[str]:
     """Extend claims of both queues to `until`; return the leases that are lost."""
-    lost = set()
-    statement = (
-        sa.update(runs)
-        .where(
-            *BY_KEY,
-            runs.c.lease_owner == sa.bindparam("lease"),
-            runs.c.state.in_([State.PENDING.value, State.DOWNLOADING.value]),
-        )
-        .values(
-            lease_expires_at=until,
-            next_attempt_at=sa.case((_DOWNLOADING, None), else_=until),
-            updated_at=now,
-        )
-    )
+    claims = [(*key, lease) for key, lease in held]
+    names = ("key_type", "key_id", "lease")
+    rows = [dict(zip(names, one, strict=True)) | {"until": until, "now": now} for one in claims]
+    if not rows:
+        return set()
     with database.write() as connection:
-        for key, lease in held:
-            found = connection.execute(
-                statement, {"key_type": key.run_type, "key_id": key.run_id, "lease": lease}
-            )
-            if found.rowcount == 0:
-                lost.add(lease)
-    return lost
+        kept = set(map(tuple, _EXTEND.returning(connection, rows)))
+    return {lease for *key, lease in claims if (*key, lease) not in kept}
 
 
 def lost_leases(database: Database, held: Iterable[tuple[RunKey, str]]) -> set[str]:

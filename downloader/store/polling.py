@@ -28,7 +28,7 @@ from downloader.store.schema import (
     one_more,
     runs,
 )
-from downloader.store.transfers import ClaimedRun, ready_columns, ready_run
+from downloader.store.transfers import RUN, ClaimedRun, ready_run
 from downloader.store.transitions import (
     KEY,
     NO_LEASE,
@@ -452,7 +452,7 @@ _STATEMENTS: Final[Mapping[type[PollStep] | str, ForRows]] = {
             "lease_owner": sa.bindparam("new_lease"),
             "lease_expires_at": sa.bindparam("until"),
         },
-        ready_columns(),
+        RUN,
     ),
     PollLater: statement(PollLater, _HELD, {**_ASKED, **_ANSWERED, **_KEPT, **_UNKNOWN_AS_TOLD}),
     _NO_ANSWER: statement(PollLater, _HELD, {**_ASKED, **_KEPT, **_UNKNOWN_AS_BEFORE}),

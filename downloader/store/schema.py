@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-SCHEMA_REVISION: Final = "0005"
+SCHEMA_REVISION: Final = "0006"
 """The newest migration. Known here so that a start with a current database needs no Alembic."""
 
 

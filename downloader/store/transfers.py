@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, assert_never
 
 import sqlalchemy as sa
@@ -53,10 +53,10 @@ class ReadyRun:
     total_bytes: int | None
     error_code: str | None
     submitted_at: datetime
-    untried: bool = False
     last_modified: str | None = None
     digest: str | None = None
     failing_since: datetime | None = None
+    untried: bool = False
 
     @property
     def journal(self) -> Journal:
@@ -155,36 +155,23 @@ _NOTE = (
         updated_at=sa.bindparam("now"),
     )
 )
-_NEVER_TRIED = (
-    runs.c.attempts == 0,
-    runs.c.refreshes == 0,
-    runs.c.etag.is_(None),
-    runs.c.last_modified.is_(None),
-)
 _NOT_TRIED_SINCE = runs.c.next_attempt_at == runs.c.ready_at
-
-
-def ready_columns(*since: sa.ColumnElement[bool]) -> tuple[sa.ColumnElement[Any], ...]:
-    """Return what `ready_run` reads; `since` tells of a run that it was not tried with this URL."""
-    return (
-        *KEY,
-        runs.c.url,
-        runs.c.url_expires_at,
-        runs.c.ready_at,
-        runs.c.attempts,
-        runs.c.refreshes,
-        runs.c.etag,
-        runs.c.bytes,
-        runs.c.error_code,
-        runs.c.submitted_at,
-        sa.and_(*since, *_NEVER_TRIED).label("untried"),
-        runs.c.last_modified,
-        runs.c.digest,
-        runs.c.failing_since,
-    )
-
-
-_RUN = ready_columns(_NOT_TRIED_SINCE)
+RUN: Final = (
+    *KEY,
+    runs.c.url,
+    runs.c.url_expires_at,
+    runs.c.ready_at,
+    runs.c.attempts,
+    runs.c.refreshes,
+    runs.c.etag,
+    runs.c.bytes,
+    runs.c.error_code,
+    runs.c.submitted_at,
+    runs.c.last_modified,
+    runs.c.digest,
+    runs.c.failing_since,
+)
+_RUN: Final = (*RUN, _NOT_TRIED_SINCE)
 
 _WINDOW: Final = 5_000
 """Among so many that wait, those that have waited the longest, the earliest to expire is looked
@@ -471,9 +458,12 @@ def _left_with_them(
 
 
 def ready_run(row: Sequence[Any]) -> ReadyRun:
-    """Read a row of `ready_columns`."""
-    run_type, run_id, *rest = row
-    return ReadyRun(RunKey(run_type, run_id), *rest)
+    """Read a row of `RUN`, and behind it whether nobody has tried this URL where that may be."""
+    run_type, run_id, *rest = row[: len(RUN)]
+    run = ReadyRun(RunKey(run_type, run_id), *rest)
+    # Not in SQL: in a RETURNING some versions say that nothing IS NULL (3.40).
+    never = not (run.attempts or run.refreshes) and run.etag is run.last_modified is None
+    return replace(run, untried=True) if never and all(row[len(RUN) :]) else run
 
 
 def note_object(

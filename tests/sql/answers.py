@@ -30,7 +30,7 @@ def _day(clock: str, day: str = "2026-03-01") -> str:
 _HOOKS: Final = _day("19:51:00")
 
 ANSWERS: Final[dict[str, list[tuple[Any, ...]]]] = {
-    "contract": [(1, 4)],
+    "contract": [(1, 5)],
     "progress": [
         (TYPE, 27, 10, 4, 55.55, 14_003_600, _day("17:00:00")),
         (OTHER_TYPE, 1, 1, 0, 100.0, 3_000_000, None),

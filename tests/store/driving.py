@@ -10,12 +10,14 @@ from downloader.rules.states import RunKey
 from downloader.rules.steps import PollFailed, PollLater, Published, PutBack, UrlReceived
 from downloader.store import control, intake, polling, transfers
 from downloader.store.leases import Owner
+from downloader.store.turn import Turn, take_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from downloader.rules.steps import PollStep, ReadyStep, TransferStep
     from downloader.store.database import Database
+    from downloader.store.turn import Done
 
 TYPE = "text-to-sound"
 OTHER_TYPE = "tts"
@@ -41,6 +43,11 @@ def signed_url(run_id: int) -> str:
 def published(run_id: int, *, size: int = 1000) -> Published:
     """Return the step of a file that is saved."""
     return Published(f"/audio/{run_id}.wav", size, f"{run_id:064x}", "wav", '"etag"')
+
+
+def url_received(run_id: int) -> UrlReceived:
+    """Return the step of a run that has its URL."""
+    return UrlReceived(signed_url(run_id), at(3600), "SUCCESS")
 
 
 def usable(_run: transfers.ReadyRun) -> ReadyStep | None:
@@ -148,6 +155,33 @@ class Driver:
         return transfers.record_transfers(
             self.database, [(claim.run.key, claim.lease, step) for claim in claims], at(seconds)
         )
+
+    def begun(self, *run_ids: int, seconds: float = 0, lease: float = 60) -> Done:
+        """Track runs, and let a transfer take each as soon as it has its URL."""
+        self.submit(*run_ids, seconds=seconds)
+        return self.answer(self.claim_due(seconds), seconds=seconds, lease=lease)
+
+    def answer(
+        self, batches: Sequence[polling.ClaimedBatch], *, seconds: float = 0, lease: float = 60
+    ) -> Done:
+        """Give each run of these batches a URL, which a transfer takes at once."""
+        judged = [
+            (run.key, one.lease, url_received(run.key.run_id))
+            for one in batches
+            for run in one.runs
+        ]
+        leases = {one: self.owner.new_lease() for one, _, _ in judged}
+        begun = polling.Begun(leases, at(seconds + lease))
+        return self.turn(Turn(judged=judged, begun=begun), seconds)
+
+    def turn(self, turn: Turn, seconds: float = 0) -> Done:
+        """Have all of this done in one transaction."""
+        return take_turn(self.database, turn, at(seconds))
+
+    def due(self, seconds: float = 0, *, most: int = 1000, soon: float = 0) -> polling.Due:
+        """Return the claim of runs to ask for, as `claim_due` makes it."""
+        types, moment, until = [TYPE, OTHER_TYPE], at(seconds), at(seconds + 60)
+        return polling.Due(self.owner, types, polling.Wanted(most), moment, moment, soon, until)
 
     def done(self, *run_ids: int, seconds: float = 0, size: int = 1000) -> None:
         """Track runs and save each."""

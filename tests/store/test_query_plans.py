@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
-from store.driving import TYPE, at, key, published
+from store.driving import TYPE, at, key, published, url_received
 
 from downloader.camb.run_types import RUN_TYPES
 from downloader.rules.pace import Lead, PutOff
@@ -22,6 +22,7 @@ from downloader.store import (
     transfers,
     verification,
 )
+from downloader.store.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,6 +90,19 @@ def _count_ready(driver: Driver) -> None:
     transfers.count_ready(driver.database, at(0))
 
 
+def _take_turn(driver: Driver) -> None:
+    claims = driver.claim_ready().claimed
+    outcomes = [(one.run.key, one.lease, published(one.run.key.run_id)) for one in claims]
+    batches = driver.claim_due(20)
+    judged = [
+        (run.key, one.lease, url_received(run.key.run_id)) for one in batches for run in one.runs
+    ]
+    begun = polling.Begun({run: f"new:{run.run_id}" for run, _, _ in judged[::2]}, at(80))
+    done = driver.turn(Turn(outcomes, judged, begun), 20)
+    assert all(done.outcomes + done.judged)
+    assert min(len(done.outcomes), len(done.begun), len(judged) - len(done.begun)) > 1
+
+
 def _rescue(driver: Driver) -> None:
     leases.rescue(driver.database, at(3600))
 
@@ -120,6 +134,7 @@ def _saved_runs(driver: Driver) -> None:
         (_claim_ready, {"ix_runs_ready", "sqlite_autoindex_runs_1"}),
         (_claim_ready_once, {"ix_runs_ready", "sqlite_autoindex_runs_1"}),
         (_count_ready, {"ix_runs_ready"}),
+        (_take_turn, {"ix_runs_pending", "ix_runs_ready", "sqlite_autoindex_runs_1"}),
         (_rescue, {"ix_runs_downloading"}),
         (_retry_failed, {"ix_runs_failed"}),
         (_any_unfinished, {"ix_runs_pending", "ix_runs_ready", "ix_runs_downloading"}),

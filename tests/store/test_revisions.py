@@ -71,7 +71,7 @@ def test_a_database_of_the_first_schema(first: Database, tmp_path: Path) -> None
         assert current_revision(opened) == SCHEMA_REVISION
         assert _contents(first.path) == before
         driver = Driver(opened)
-        assert driver.query("SELECT major, minor FROM contract") == [(1, 4)]
+        assert driver.query("SELECT major, minor FROM contract") == [(1, 5)]
         assert driver.query("SELECT run_id FROM unfinished ORDER BY run_id") == [(1,), (2,), (3,)]
         driver.submit(9)
         assert driver.states()[9] == "pending"

@@ -32,6 +32,7 @@ from downloader.rules.steps import (
 )
 from downloader.store import control, intake, leases, polling, transfers, verification
 from downloader.store.database import Database, database_url
+from downloader.store.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,7 @@ def test_every_transition_is_made_and_no_other(driver: Driver) -> None:
     driver.claim_ready(judge=lambda _run: failed)
     driver.done(16)
     driver.end(driver.downloading(15), PUT_BACK)
+    driver.begun(19)
     lost = [(run, "missing") for run in verification.saved_runs(driver.database)]
     verification.put_back(driver.database, lost, at(3), lambda _run: "Not there.")
     driver.failed(17)
@@ -155,12 +157,26 @@ class Histories(RuleBasedStateMachine):
         step = data.draw(st.sampled_from(steps))
         run = self.runs[run_id]
         holds = run.state == "pending" and run.lease == lease
-        held = polling.record_polls(self.database, [(key(run_id), lease, step)], at(self.now))
-        assert held == [holds]
+        begins = data.draw(st.integers(0, 30)) if data.draw(st.booleans()) else None
+        new = self.driver.owner.new_lease()
+        begun = (
+            polling.Begun()
+            if begins is None
+            else polling.Begun({key(run_id): new}, at(self.now + begins))
+        )
+        turn = Turn(judged=[(key(run_id), lease, step)], begun=begun)
+        done = self.driver.turn(turn, self.now)
+        takes = holds and begins is not None and isinstance(step, UrlReceived)
+        assert (done.judged, len(done.begun)) == ([holds], takes)
         if not holds:
             return
         self.polling.remove((run_id, lease))
         match step:
+            case UrlReceived() if begins is not None:
+                run.state, run.lease, run.lease_until = State.DOWNLOADING, new, self.now + begins
+                run.expires = None if step.url_expires_at is None else later
+                run.polls += 1
+                self.transferring.append((run_id, new))
             case UrlReceived():
                 run.free(State.READY, self.now)
                 run.expires = None if step.url_expires_at is None else later
