@@ -298,7 +298,7 @@ class Due:
         which = _DUE_NEWEST if wanted.newest else _DUE_NEW if wanted.only_new else _DUE
         for name in self.run_types:
             values = {"cutoff": self.cutoff, "most": wanted.most, "of_type": name}
-            due += map(due_run, connection.execute(which, values))
+            due += map(due_run, connection.execute(which, values).all())
         due = wanted.choose(due, self.now)
         young = self.too_young(due, self.now) if self.too_young is not None else {}
         if young:

@@ -51,7 +51,7 @@ class ForRows:
         self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]
     ) -> list[sa.Row[Any]]:
         """Carry it out for each of these rows; return what each that it has found says then."""
-        return [row for done in self._execute(connection, rows) for row in done]
+        return [row for done in self._execute(connection, rows) for row in done.all()]
 
     def _execute(
         self, connection: sa.Connection, rows: Sequence[Mapping[str, Any]]

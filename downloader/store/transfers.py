@@ -288,11 +288,10 @@ class Claim:
     judge: Callable[[ReadyRun], ReadyStep | None]
     expected: bool = False
 
-
-def waits(connection: sa.Connection, claim: Claim) -> bool:
-    """Return whether there is a run for this claim."""
-    looking, values = _may_be_taken(claim.now, claim.cutoff)
-    return connection.execute(looking.any, values).first() is not None
+    def waits(self, connection: sa.Connection) -> bool:
+        """Return whether a run is ready."""
+        looking, values = _may_be_taken(self.now, self.cutoff)
+        return connection.execute(looking.any, values).first() is not None
 
 
 def record(

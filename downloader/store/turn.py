@@ -76,15 +76,11 @@ def take_turn(database: Database, turn: Turn, now: datetime) -> Done:
 
 def _waits(database: Database, turn: Turn) -> bool:
     """Return whether there is something to claim: who is idle looks often."""
-    ready = turn.ready
-    if ready is not None and ready.expected:
-        return True
-    if ready is None and not turn.due:
-        return False
+    claims = [one for one in (turn.ready, *turn.due) if one is not None]
+    if not claims or (turn.ready is not None and turn.ready.expected):
+        return bool(claims)
     with database.read() as connection:
-        return (ready is not None and transfers.waits(connection, ready)) or any(
-            one.waits(connection) for one in turn.due
-        )
+        return any(one.waits(connection) for one in claims)
 
 
 def claim_polls(database: Database, claim: polling.Due | Near) -> list[polling.ClaimedBatch]:

@@ -410,6 +410,7 @@ def test_transfers_by_run(driver: Driver) -> None:
     claims = driver.downloading(1, 2, 3)
     driver.end([claim for claim in claims if claim.run.key == key(2)], published(2), 5)
     control.cancel(driver.database, [key(3)], utc_now())
+    driver.end(driver.begun(5, seconds=1).begun, PUT_BACK, 2)
     driver.submit(4)
     found = _view(driver, "transfers_by_run")
     counts = ["run_id", "transfers", "saved", "errors", "broken_off"]
@@ -417,4 +418,7 @@ def test_transfers_by_run(driver: Driver) -> None:
         [1, 1, 0, 0, 0],
         [2, 1, 1, 0, 0],
         [3, 1, 0, 0, 0],
+        [5, 1, 0, 0, 1],
     ]
+    began = "2026-03-01 12:00:01.000000"
+    assert (found[-1]["first_at"], found[-1]["last_at"]) == (began, began)
