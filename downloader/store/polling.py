@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import inf
 from operator import attrgetter
@@ -500,18 +500,19 @@ class Begun:
     Not one whose URL is valid only later.
     """
 
-    leases: Mapping[RunKey, str] = field(default_factory=dict)
-    until: datetime | None = None
+    leases: Mapping[RunKey, str]
+    until: datetime
 
-    def takes(self, key: RunKey, step: PollStep) -> bool:
-        """Return whether this step begins a transfer."""
-        return isinstance(step, UrlReceived) and step.next_attempt_at is None and key in self.leases
+    def lease_of(self, key: RunKey, step: PollStep) -> str | None:
+        """Return the lease that a transfer begins with by this step, None where none does."""
+        begins = isinstance(step, UrlReceived) and step.next_attempt_at is None
+        return self.leases.get(key) if begins else None
 
 
 def record(
     connection: sa.Connection,
     judged: Sequence[tuple[RunKey, str, PollStep]],
-    begun: Begun,
+    begun: Begun | None,
     now: datetime,
 ) -> tuple[list[bool], list[ClaimedRun], list[Transition]]:
     """Record what is known of runs (run, lease, step).
@@ -520,22 +521,22 @@ def record(
     claim was lost keeps what its new holder wrote.
     """
     steps = []
-    for key, lease, step in judged:
-        values = parameters(key, lease, step, now)
-        kind = _kind_of(step)
-        if begun.takes(key, step):
+    begins = [None if begun is None else begun.lease_of(key, step) for key, _, step in judged]
+    for (key, lease, step), new in zip(judged, begins, strict=True):
+        kind, values = _kind_of(step), parameters(key, lease, step, now)
+        if begun is not None and new is not None:
             kind = _BEGUN
-            values |= {"new_lease": begun.leases[key], "until": begun.until}
+            values |= {"new_lease": new, "until": begun.until}
         steps.append((_STATEMENTS[kind], key, values))
     found = carry_out(connection, steps)
     taken: list[ClaimedRun] = []
     told: list[Transition] = []
-    for (key, _, step), row in zip(judged, found, strict=True):
+    for (key, _, step), new, row in zip(judged, begins, found, strict=True):
         if row is None:
             continue
-        if begins := begun.takes(key, step):
-            taken.append(ClaimedRun(ready_run(row), begun.leases[key]))
-        told += _told(key, step, State.DOWNLOADING if begins else State.READY)
+        if new is not None:
+            taken.append(ClaimedRun(ready_run(row), new))
+        told += _told(key, step, State.READY if new is None else State.DOWNLOADING)
     return [row is not None for row in found], taken, told
 
 

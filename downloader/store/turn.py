@@ -32,10 +32,10 @@ class Turn:
 
     outcomes: Sequence[tuple[RunKey, str, TransferStep]] = ()
     judged: Sequence[tuple[RunKey, str, PollStep]] = ()
-    begun: polling.Begun = field(default_factory=polling.Begun)
+    begun: polling.Begun | None = None
     ready: transfers.Claim | None = None
     due: Sequence[polling.Due | Near] = ()
-    room: polling.Room = field(default_factory=polling.Room)
+    room: polling.Room = polling.Room()  # noqa: RUF009 - cannot be changed
 
 
 @dataclass(frozen=True, slots=True)

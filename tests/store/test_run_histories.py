@@ -159,11 +159,8 @@ class Histories(RuleBasedStateMachine):
         holds = run.state == "pending" and run.lease == lease
         begins = data.draw(st.integers(0, 30)) if data.draw(st.booleans()) else None
         new = self.driver.owner.new_lease()
-        begun = (
-            polling.Begun()
-            if begins is None
-            else polling.Begun({key(run_id): new}, at(self.now + begins))
-        )
+        until = at(self.now + (begins or 0))
+        begun = None if begins is None else polling.Begun({key(run_id): new}, until)
         turn = Turn(judged=[(key(run_id), lease, step)], begun=begun)
         done = self.driver.turn(turn, self.now)
         takes = holds and begins is not None and isinstance(step, UrlReceived)
