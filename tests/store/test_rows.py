@@ -22,7 +22,7 @@ _TABLE = sa.Table(
     sqlite_strict=True,
 )
 _INSERT = ForRows(sa.insert(_TABLE))
-_UPDATE = ForRows(
+_CHANGE = (
     sa.update(_TABLE)
     .where(_TABLE.c.thing_id == sa.bindparam("which"))
     .values(
@@ -31,13 +31,15 @@ _UPDATE = ForRows(
         seen_at=sa.bindparam("now"),
     )
 )
+_UPDATE = ForRows(_CHANGE)
+_TELLING = ForRows(_CHANGE, *_TABLE.c)
 
 _TEXTS = st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _ROWS = st.lists(
     st.fixed_dictionaries(
         {
             "name": _TEXTS,
-            "size": st.integers(-(2**63) + 1, 2**63 - 2),
+            "size": st.integers(-(2**63) + 1, 2**63 - 3),
             "seen_at": st.none() | st.integers(0, 10**6).map(at),
         }
     ),
@@ -72,6 +74,8 @@ def test_together_as_one_by_one(rows: list[dict[str, Any]], names: list[str | No
             parts = [changes] if together else [[change] for change in changes]
             counts.append(sum(_UPDATE.execute(connection, part) for part in parts))
             contents.append(_content(connection))
+            told = [row for part in parts for row in _TELLING.returning(connection, part)]
+            assert [tuple(row) for row in sorted(told)] == _content(connection)
     assert contents[0] == contents[1]
     assert counts == [len(rows)] * 2
 
