@@ -32,7 +32,6 @@ import httpcore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from contextlib import AbstractContextManager
 
 T = TypeVar("T")
 
@@ -58,7 +57,6 @@ class _Thread(threading.local):
     due: float | None = None
     answer_seconds: float | None = None
     check: Callable[[], None] = staticmethod(_go_on)
-    away: AbstractContextManager[Any] = contextlib.nullcontext()
     unnamed: Unnamed | None = None
 
 
@@ -81,7 +79,6 @@ def is_ours() -> bool:
 def waits(
     answer_seconds: float,
     check: Callable[[], None] = _go_on,
-    away: AbstractContextManager[Any] | None = None,
     *,
     unnamed: Unnamed | None = None,
 ) -> Iterator[None]:
@@ -89,14 +86,13 @@ def waits(
 
     A time-out on silence alone never ends an answer that comes a byte at a time, nor one of
     nothing but interim answers (status 100 to 199). Every wait, also for a name or a connection,
-    is within `away`, and ends within a tenth of a second where `check` raises.
+    ends within a tenth of a second where `check` raises.
 
     `unnamed` says what is done where an answer does not tell what it is of, so that a second
     answer to a request is not taken for that to another.
     """
     _thread.ours, _thread.due, _thread.answer_seconds = True, None, answer_seconds
-    _thread.check, _thread.away = check, away or contextlib.nullcontext()
-    _thread.unnamed = unnamed
+    _thread.check, _thread.unnamed = check, unnamed
     try:
         yield
     finally:
@@ -142,15 +138,14 @@ def _looked_up(host: str, port: int, until: float) -> list[Any]:
             found.put(error)
 
     threading.Thread(target=look_up, daemon=True).start()
-    with _thread.away:
-        while True:
-            try:
-                answer = found.get(timeout=_step(until))
-            except Empty:
-                continue
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
+    while True:
+        try:
+            answer = found.get(timeout=_step(until))
+        except Empty:
+            continue
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 def _by_turns(found: list[Any]) -> list[Any]:
@@ -164,30 +159,29 @@ def _race(addresses: list[Any], until: float, options: Iterable[Any]) -> socket.
     trying: dict[int, socket.socket] = {}
     poll, next_at, failure = select.poll(), 0.0, OSError("it has no address")
     try:
-        with _thread.away:
-            while addresses or trying:
-                wait = _step(until)
-                if addresses and (not trying or time.monotonic() >= next_at):
-                    next_at = time.monotonic() + ATTEMPT_DELAY_SECONDS
-                    try:
-                        begun = _begin(addresses.pop(0), options)
-                    except OSError as error:
-                        if error.errno in _OUT_OF_FILES:
-                            raise
-                        failure = error
-                        continue
-                    trying[begun.fileno()] = begun
-                    poll.register(begun, select.POLLOUT)
-                if addresses:
-                    wait = max(0.0, min(wait, next_at - time.monotonic()))
-                for descriptor, _ in poll.poll(math.ceil(wait * 1000)):
-                    poll.unregister(descriptor)
-                    tried = trying.pop(descriptor)
-                    number = tried.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                    if not number:
-                        return tried
-                    tried.close()
-                    failure, next_at = OSError(number, os.strerror(number)), 0.0
+        while addresses or trying:
+            wait = _step(until)
+            if addresses and (not trying or time.monotonic() >= next_at):
+                next_at = time.monotonic() + ATTEMPT_DELAY_SECONDS
+                try:
+                    begun = _begin(addresses.pop(0), options)
+                except OSError as error:
+                    if error.errno in _OUT_OF_FILES:
+                        raise
+                    failure = error
+                    continue
+                trying[begun.fileno()] = begun
+                poll.register(begun, select.POLLOUT)
+            if addresses:
+                wait = max(0.0, min(wait, next_at - time.monotonic()))
+            for descriptor, _ in poll.poll(math.ceil(wait * 1000)):
+                poll.unregister(descriptor)
+                tried = trying.pop(descriptor)
+                number = tried.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not number:
+                    return tried
+                tried.close()
+                failure, next_at = OSError(number, os.strerror(number)), 0.0
         raise failure
     finally:
         for left in trying.values():
@@ -229,9 +223,8 @@ def _step(until: float) -> float:
 def _wait(waited_for: socket.socket, event: int, until: float) -> None:
     poll = select.poll()
     poll.register(waited_for, event)
-    with _thread.away:
-        while not poll.poll(math.ceil(_step(until) * 1000)):
-            pass
+    while not poll.poll(math.ceil(_step(until) * 1000)):
+        pass
 
 
 def received_bytes(descriptors: set[int], our_port: int | None) -> int | None:
@@ -246,14 +239,14 @@ def received_bytes(descriptors: set[int], our_port: int | None) -> int | None:
             if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):  # libcurl has some of its own
                 continue
             # Told what it is, Python asks the system for none of that.
-            with socket.socket(
-                socket.AF_INET, socket.SOCK_STREAM, 0, fileno=os.dup(descriptor)
-            ) as one:
-                if our_port in (None, one.getsockname()[1]):
-                    told = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
-                    return (
-                        int.from_bytes(told[128:136], sys.byteorder) if len(told) == 136 else None
-                    )
+            one = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor)
+            try:
+                if our_port is not None and one.getsockname()[1] != our_port:
+                    continue
+                told = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 136)
+            finally:
+                one.detach()  # it is not ours to close
+            return int.from_bytes(told[128:136], sys.byteorder) if len(told) == 136 else None
     return None
 
 
@@ -497,8 +490,7 @@ class Stream(httpcore.NetworkStream):
             return False
         left = self._heard_at + QUIET_SECONDS - time.monotonic()
         if _thread.unnamed is Unnamed.QUIET and left > 0:
-            with _thread.away:
-                time.sleep(left)
+            time.sleep(left)
         return self._wire.is_quiet()
 
     def close(self) -> None:

@@ -31,7 +31,6 @@ from downloader.store.status import status
 from downloader.supervision import Manager, Reloading, supervise
 from downloader.transfer.choice import make_engine
 from downloader.transfer.output import Output
-from downloader.transfer.rate_limit import LimitedEngine
 from downloader.transfer.room import Room
 from downloader.transfer.unusable import DiskError
 from downloader.worker import UNWIND_SECONDS, Workers
@@ -129,7 +128,7 @@ async def serve(
     if await session.in_thread(inspection.any_of_other_types, database, RUN_TYPES):
         _log.warning("runs.of_unknown_type", hint="nobody asks for them; see `downloader list`")
     client = ApiClient(settings.api_url, settings.api_key)
-    engine = LimitedEngine(make_engine(settings), session.concurrency.rate_limit)
+    engine = make_engine(settings, session.concurrency.rate_limit)
     _log.info(
         "service.started",
         version=__version__,

@@ -36,10 +36,9 @@ from downloader.rules.states import FINISHED, State
 from downloader.rules.steps import HeldUp, NewUrl, Published, PutBack, TransferFailed, TryAgain
 from downloader.session import Held, Mode
 from downloader.store import inspection, transfers
-from downloader.transfer.desks import Desks, processors
 from downloader.transfer.engine import TransferError
 from downloader.transfer.guard import Guard, Interrupted
-from downloader.transfer.transfer import Order, transfer
+from downloader.transfer.transfer import Order, publishing_pool, transfer
 from downloader.transfer.unusable import DiskError
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ class Workers:
         self._output = output
         self._engine = engine
         self._nothing_left = nothing_left
-        self._desks = Desks(processors())
+        self._pool = publishing_pool()
         self._crew = Crew(self._see_through)
         self._jobs: dict[str, _Job] = {}  # what is under way, or not recorded yet, by its lease
         self._more_expected = False  # the last claim got all that it asked for
@@ -155,6 +154,7 @@ class Workers:
             await self._unwind()
             self._abandon()
             self._crew.close()
+            self._pool.close()
 
     async def _listen(self) -> None:
         while True:
@@ -193,7 +193,6 @@ class Workers:
                 continue
             del self._jobs[lease]
             job.guard.cancel()
-            job.guard.away.forfeit()
             if job.host is not None:
                 job.host.ended(lease)
             key, seconds = job.claim.run.key, time.monotonic() - job.began_at
@@ -389,7 +388,7 @@ class Workers:
         # The lease counts from before the claim, which may have waited for the database.
         now = time.monotonic()
         left = self._session.settings.lease_seconds - (now - claimed_at)
-        guard = Guard(left, self._desks)
+        guard = Guard(left)
         held = Held(claim.run.key, claim.lease, guard, now)
         self._session.hold(held)
         origin = origin_of(claim.run.url)
@@ -403,8 +402,7 @@ class Workers:
         """See one run through to an outcome, in its thread."""
         try:
             job.guard.begin()
-            with job.guard.away.at_desk():
-                delivered = self._transfer(job)
+            delivered = self._transfer(job)
         except TransferError as error:
             return _Ended(job, self._after(job, error.problem))
         except Interrupted:
@@ -466,7 +464,7 @@ class Workers:
         run, held, host = job.claim.run, job.held, job.host
 
         def progress(received: int) -> None:
-            held.received_bytes += received  # one writer: this transfer's thread
+            held.received_bytes += received  # one writer: the engine's thread
 
         def expected(there: int, total_bytes: int | None) -> None:
             if host is not None:
@@ -487,7 +485,7 @@ class Workers:
             expected,
             run.error_code,
         )
-        return transfer(order, self._output, self._engine, job.guard)
+        return transfer(order, self._output, self._engine, job.guard, self._pool)
 
     async def _note(self) -> None:
         """Have what has ended recorded in the next turn; stop everybody where the disk says so."""

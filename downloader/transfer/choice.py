@@ -11,6 +11,7 @@ from downloader.transfer.engine import Engine, Timing
 
 if TYPE_CHECKING:
     from downloader.settings import Settings
+    from downloader.transfer.rate_limit import RateLimit
 
 _log = get_logger(__name__)
 
@@ -34,8 +35,10 @@ def why_no_curl() -> NoCurl | None:
     return None
 
 
-def make_engine(settings: Settings) -> Engine:
+def make_engine(settings: Settings, rate_limit: RateLimit | None = None) -> Engine:
     """Return the transfer engine: the one that is asked for, or the best there is.
+
+    Its transfers keep to the limit together.
 
     Raises:
         ConfigurationError: it cannot be had, or the environment's settings cannot be used.
@@ -48,7 +51,10 @@ def make_engine(settings: Settings) -> Engine:
             from downloader.transfer.curl_engine import CurlEngine  # noqa: PLC0415 - may be missing
 
             return CurlEngine(
-                timing, connections=settings.concurrency, raise_limit=settings.owns_process
+                timing,
+                connections=settings.concurrency,
+                rate_limit=rate_limit,
+                raise_limit=settings.owns_process,
             )
         if not missed.missing:
             _log.warning("engine.curl_unusable", error=str(missed.error), used="httpx")
@@ -56,7 +62,7 @@ def make_engine(settings: Settings) -> Engine:
         HttpxEngine,
     )
 
-    return HttpxEngine(timing, connections=settings.concurrency)
+    return HttpxEngine(timing, connections=settings.concurrency, rate_limit=rate_limit)
 
 
 def check_engine(settings: Settings) -> NoCurl | None:

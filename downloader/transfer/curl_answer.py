@@ -1,4 +1,4 @@
-"""What comes in for one request by libcurl: header lines and bytes, on their way to a sink."""
+"""What comes in for one request by libcurl: header lines and bytes, on their way to a fetch."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import re
 import time
 from typing import TYPE_CHECKING, Final
 
+from downloader.transfer.curl_library import pycurl
 from downloader.transfer.pace import Pace
 from downloader.transfer.problems import begin, broke_off, stalled
 from downloader.transfer.redirects import LOCATION, REDIRECTS
 
 if TYPE_CHECKING:
     from downloader.transfer.addresses import Address
-    from downloader.transfer.engine import Sink, Timing
-    from downloader.transfer.guard import Guard
+    from downloader.transfer.engine import Fetch, Timing
+    from downloader.transfer.rate_limit import RateLimit
 
 MAX_HEADER_BYTES: Final = 128 * 1024
 """More than this is no head of an answer; libcurl's own bound is new, and of some 300 KiB."""
 
 GATHERED_BYTES: Final = 128 * 1024
-"""How much of a body is gathered before the sink gets it: each piece is hashed and written, and
+"""How much of a body is gathered before it is handed on: each piece is hashed and written, and
 costs a thread its turn several times over."""
 
 NO_HTTP: Final = "what came is no answer of HTTP"
@@ -35,14 +36,16 @@ class Answer:
     libcurl prints what a callback raises and forgets it: here it is kept as `failure`, and the
     request is aborted, as it is where no more of the answer is wanted. `connected` says whether
     the request went out, `location` where the answer redirects to, and `has_enough` whether the
-    sink wants no more.
+    fetch wants no more. Until `paused_until` (monotonic clock) a limit allows no more bytes.
     """
 
-    def __init__(self, address: Address, sink: Sink, timing: Timing, guard: Guard) -> None:
+    def __init__(
+        self, address: Address, fetch: Fetch, timing: Timing, limit: RateLimit | None
+    ) -> None:
         self._address = address
-        self._sink = sink
+        self._fetch = fetch
         self._timing = timing
-        self.guard = guard
+        self._limit = limit
         self._pace: Pace | None = None
         self._status: int | None = None
         self._fields: list[tuple[bytes, bytes]] = []
@@ -50,9 +53,11 @@ class Answer:
         self._final = False
         self._gathered: list[bytes] = []
         self._gathered_bytes = 0
-        now = time.monotonic()
-        self._heard_at = now
-        self._final_due = now + timing.connect_seconds + timing.stall_seconds
+        self._heard_at = time.monotonic()
+        self._final_due = self._heard_at + timing.connect_seconds + timing.stall_seconds
+        self._paused_at = 0.0
+        self._limit_changes = 0
+        self.paused_until: float | None = None
         self.connected = False
         self.body_bytes = 0
         self.failure: BaseException | None = None
@@ -61,22 +66,43 @@ class Answer:
 
     @property
     def begun(self) -> bool:
-        """Whether the sink was told status and headers."""
+        """Whether the fetch was told status and headers."""
         return self._pace is not None
 
     def heard(self) -> None:
         """Note that something has happened on the connection."""
         self._heard_at = time.monotonic()
 
-    def check(self) -> float:
-        """Return when to look again at the latest (monotonic clock).
+    def excuse(self, seconds: float) -> None:
+        """Leave out a time in which nothing could be heard."""
+        self._heard_at += seconds
+        self._final_due += seconds
+        if self._pace is not None:
+            self._pace.excuse(seconds)
+
+    @property
+    def may_resume(self) -> bool:
+        """Whether a pause is over, or of a limit that is no more."""
+        if self.paused_until is None or self._limit is None:
+            return False
+        return time.monotonic() >= self.paused_until or self._limit.changes != self._limit_changes
+
+    def resume(self) -> None:
+        """End a pause, which was none of the storage's."""
+        self.paused_until = None
+        self.excuse(time.monotonic() - self._paused_at)
+
+    def check(self) -> None:
+        """See whether the transfer may go on.
 
         Raises:
             Interrupted: the guard said stop.
             TransferError: `stalled`; the next byte of the body, or the head, is overdue.
 
         """
-        self.guard.check()
+        self._fetch.guard.check()
+        if self.paused_until is not None:
+            return
         due = self._final_due
         if self._pace is not None:
             # Whatever frames a body can drip for days without a byte of the body itself.
@@ -85,7 +111,6 @@ class Answer:
             due = min(due, self._heard_at + self._timing.stall_seconds)
         if time.monotonic() >= due:
             raise stalled(self._timing)
-        return due
 
     def on_connected(self, *_: object) -> int:
         """Note that the request goes out now; until here libcurl's connect time-out counts."""
@@ -105,6 +130,8 @@ class Answer:
         """Take bytes of the body: 16 KiB at the most, as libcurl has it."""
         if self._pace is None:  # a redirect's
             return _ABORT
+        if self.paused_until is not None:
+            return pycurl.WRITEFUNC_PAUSE  # libcurl keeps it, and reads no more
         self.body_bytes += len(chunk)
         self._gathered.append(chunk)
         self._gathered_bytes += len(chunk)
@@ -118,17 +145,20 @@ class Answer:
         return _ABORT if self.has_enough else None
 
     def hand_on(self) -> None:
-        """Let the sink have what has come.
-
-        Called whenever libcurl has nothing more at the moment, so that no byte waits for
-        another; raises what the sink does.
-        """
+        """Let the fetch have what has come; raises what that does."""
         if self._pace is None or not self._gathered_bytes:
             return
         body = b"".join(self._gathered)
         self._gathered, self._gathered_bytes = [], 0
-        self.guard.check()
-        self.has_enough = not self._pace.push(self._sink, body)
+        self._fetch.guard.check()
+        seconds = 0.0
+        if self._limit is not None:
+            self._limit_changes = self._limit.changes
+            seconds = self._limit.book(len(body))
+            self._paused_at = time.monotonic()
+        self.has_enough = not self._pace.push(self._fetch, body)
+        if seconds > 0:
+            self._paused_at, self.paused_until = time.monotonic(), self._paused_at + seconds
 
     def _header(self, line: bytes) -> int | None:
         if self._final:  # a trailer
@@ -169,7 +199,7 @@ class Answer:
             self.location = headers[LOCATION]
             # Its body is not waited for; without one the connection can be kept.
             return None if headers.get("content-length") == "0" else _ABORT
-        begin(self._sink, status, headers, self._address)
+        begin(self._fetch, status, headers, self._address)
         self._pace = Pace(self._timing)
         return None
 

@@ -1,8 +1,8 @@
-"""One handle of libcurl with the connections it keeps, used by one thread at a time.
+"""One handle of libcurl with the connections it keeps, for one request at a time.
 
-libcurl is driven through its multi interface by a loop of our own, rather than left to wait by
-itself: so a wait ends the moment that a guard says stop, be it for a name, a connection or a
-byte, and every time limit is ours, to the millisecond.
+libcurl is driven through its multi interface, by events, rather than left to wait by itself: so
+a wait ends when a guard says stop, be it for a name, a connection or a byte, and every time limit
+is ours.
 """
 
 from __future__ import annotations
@@ -12,22 +12,20 @@ import math
 import select
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from downloader.bell import Bell
 from downloader.http import REQUEST_HEADERS
-from downloader.network import QUIET_SECONDS, received_bytes, waits
-from downloader.transfer.curl_answer import Answer
-from downloader.transfer.curl_errors import NOT_TRUSTED, failure_of
+from downloader.network import QUIET_SECONDS, received_bytes
+from downloader.transfer.curl_errors import failure_of
 from downloader.transfer.curl_library import pycurl
-from downloader.transfer.problems import untrusted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from downloader.transfer.addresses import Address
-    from downloader.transfer.engine import Sink, Timing
-    from downloader.transfer.guard import Guard
+    from downloader.transfer.curl_answer import Answer
+    from downloader.transfer.engine import Timing, TransferError
+    from downloader.transfer.unusable import DiskError
     from downloader.trust import Authorities
 
 BUFFER_BYTES: Final = 256 * 1024
@@ -35,33 +33,43 @@ BUFFER_BYTES: Final = 256 * 1024
 
 _KEPT_CONNECTIONS: Final = 4  # of one handle: redirects lead to another host and back
 _SUPPRESS_CONNECT_HEADERS: Final = 265  # CURLOPT_SUPPRESS_CONNECT_HEADERS, not named by pycurl
-_READABLE: Final = select.POLLIN | select.POLLHUP
-_BROKEN: Final = select.POLLERR | select.POLLNVAL
+
+
+class Events(Protocol):
+    """What tells a session of events while it makes a request: calls `act` for them."""
+
+    def watch(self, descriptor: int, wanted: int) -> None:
+        """Tell of events of a descriptor from now on, in libcurl's words (POLL_IN and the like)."""
+
+    def forget(self, descriptor: int) -> None:
+        """Tell of no more events of a descriptor."""
+
+    def set_timer(self, at: float | None) -> None:
+        """Tell when this time of the monotonic clock has come; only the last one set counts."""
 
 
 class Session:
-    """Makes one request after another; `close` it in the end.
+    """Makes one request after another, each begun by `ask` and ended by `end`; `close` it last.
 
-    It is `stuck`, and to be closed, when it was left while it looked a name up: nothing ends
-    that, and libcurl waits for it before it frees what it has. It is `spoilt`, and likewise, when
-    more came on a connection than was asked for.
+    It is used by one thread at a time, not always by the same. It is `stuck`, and to be closed,
+    when it was left while it looked a name up: nothing ends that, and libcurl waits for it before
+    it frees what it has. It is `spoilt`, and likewise, when more came on a connection than was
+    asked for.
     """
 
     def __init__(self, timing: Timing, authorities: Authorities) -> None:
         self._timing = timing
-        self._poll = select.poll()
-        self._timer_at: float | None = None
         self.stuck = False
         self.spoilt = False
         self._kept = -1  # the descriptor of the connection that was used last
-        self._open: set[int] = set()  # descriptors that libcurl waits for
+        self._open: dict[int, int] = {}  # descriptors that libcurl waits for, and for what
+        self._events: Events | None = None  # while there is a request
+        self._answer: Answer | None = None
+        self._secure = False
         self._received: int | None = None  # bytes before the request
         self._answered_at = 0.0
         self._easy = pycurl.Curl()
         self._multi = pycurl.CurlMulti()
-        # Last of what takes descriptors, of which there may be none left: the others free theirs.
-        self._bell = Bell()
-        self._poll.register(self._bell.descriptor, select.POLLIN)
         self._multi.setopt(pycurl.M_MAXCONNECTS, _KEPT_CONNECTIONS)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
@@ -76,7 +84,7 @@ class Session:
             _set_or_unset(self._easy, folder, authorities.folder)
 
     def close(self) -> None:
-        """Close the connections; nobody may be using the session."""
+        """Close the connections; nothing may be using the session."""
         if self.stuck:
             threading.Thread(target=self._free, daemon=True).start()
         else:
@@ -85,49 +93,81 @@ class Session:
     def _free(self) -> None:
         self._easy.close()
         self._multi.close()
-        self._bell.close()
 
-    def get(
+    @property
+    def quiet_at(self) -> float:
+        """When the next request may go out (monotonic clock): see `QUIET_SECONDS`."""
+        return self._answered_at + QUIET_SECONDS if self._kept >= 0 else 0.0
+
+    def ask(
         self,
         address: Address,
         headers: Mapping[str, str],
         proxy: str | None,
-        sink: Sink,
-        guard: Guard,
-    ) -> str | None:
-        """Make one request; return where it redirects to, None when the sink has the body.
-
-        Raises what the sink raises, and what `Engine.fetch` does.
-        """
+        answer: Answer,
+        events: Events,
+    ) -> bool:
+        """Begin a request; return whether it goes on, as `act` does. It is `quiet_at` by now."""
         self._aim(address, headers, proxy)
-        self.spoilt = self.spoilt or self._has_more(guard)
+        self.spoilt = self.spoilt or self._has_more()
         self._easy.setopt(pycurl.FRESH_CONNECT, int(self.spoilt))
-        answer = Answer(address, sink, self._timing, guard)
-        with guard.waking(self._bell.ring):
-            code = self._carry_out(answer, secure=address.origin.startswith("https:"))
-        try:
-            if answer.failure is not None:
-                raise answer.failure
-        finally:
-            answer.failure = None  # its traceback holds the answer, and with it the sink
-        guard.check()
-        self._answered_at = time.monotonic()
-        if answer.location is not None:
-            return answer.location
-        if code != pycurl.E_OK and not answer.has_enough:
-            raise self._failure_of(code, address, proxy, answer)
-        if not answer.begun:
-            raise self._failure_of(pycurl.E_GOT_NOTHING, address, proxy, answer)
-        return None
+        self._easy.setopt(pycurl.PREREQFUNCTION, self._on_connected)
+        self._easy.setopt(pycurl.HEADERFUNCTION, answer.on_header)
+        self._easy.setopt(pycurl.WRITEFUNCTION, answer.on_body)
+        self._answer, self._events = answer, events
+        self._secure = address.origin.startswith("https:")
+        for descriptor, wanted in self._open.items():
+            events.watch(descriptor, wanted)
+        self._multi.add_handle(self._easy)
+        return self.act()
 
-    def _has_more(self, guard: Guard) -> bool:
+    def act(self, descriptor: int = pycurl.SOCKET_TIMEOUT, event: int = 0) -> bool:
+        """Have libcurl deal with an event; return whether the request goes on."""
+        _, running = self._multi.socket_action(descriptor, event)
+        return bool(running)
+
+    def resume(self) -> bool:
+        """Go on where libcurl was told to pause; return what `act` does."""
+        with contextlib.suppress(pycurl.error):  # what it kept is not wanted: the answer knows
+            self._easy.pause(pycurl.PAUSE_CONT)
+        return self.act()
+
+    def end(self) -> int:
+        """End the request; return libcurl's code for it.
+
+        What is under way is cut off, and its connection closed. What comes beyond an answer
+        without TLS libcurl sees by itself.
+        """
+        answer, events = self._answer, self._events
+        assert answer is not None  # noqa: S101 - asked before
+        assert events is not None  # noqa: S101 - likewise
+        _, _, failed = self._multi.info_read()
+        self._kept = self._easy.getinfo(pycurl.ACTIVESOCKET)
+        self.spoilt = self.spoilt or (self._secure and self._has_hidden(answer.body_bytes))
+        self._multi.remove_handle(self._easy)
+        self.stuck = not answer.connected and not self._easy.getinfo(pycurl.NAMELOOKUP_TIME)
+        for callback in (pycurl.PREREQFUNCTION, pycurl.HEADERFUNCTION, pycurl.WRITEFUNCTION):
+            self._easy.setopt(callback, _ignore)
+        events.set_timer(None)
+        for descriptor in self._open:
+            events.forget(descriptor)
+        self._answer = self._events = None
+        self._answered_at = time.monotonic()
+        return failed[0][1] if failed else pycurl.E_OK
+
+    def failure_of(
+        self, code: int, address: Address, *, connected: bool
+    ) -> TransferError | DiskError:
+        """Return what the last request ended by."""
+        return failure_of(code, self._easy, address, self._timing, connected=connected)
+
+    def _has_more(self) -> bool:
         """Tell whether more has come than the last answer, or the end; libcurl does not look."""
         if self._kept < 0:
             return False
-        poll, left = select.poll(), self._answered_at + QUIET_SECONDS - time.monotonic()
+        poll = select.poll()
         poll.register(self._kept, select.POLLIN)
-        with guard.away if left > 0 else contextlib.nullcontext():
-            return bool(poll.poll(max(0, math.ceil(left * 1000))))
+        return bool(poll.poll(0))
 
     def _has_hidden(self, body_bytes: int) -> bool:
         """Tell whether TLS has more than the answer: it reads ahead, and libcurl does not look.
@@ -143,14 +183,6 @@ class Session:
         own = 160 + plain // 30 + (1000 if self._easy.getinfo(pycurl.NUM_CONNECTS) else 0)
         return bool(received - self._received - plain > own)
 
-    def _failure_of(
-        self, code: int, address: Address, proxy: str | None, answer: Answer
-    ) -> Exception:
-        if code in NOT_TRUSTED:
-            with waits(self._timing.connect_seconds, answer.guard.check, answer.guard.away):
-                return untrusted(address, proxy)
-        return failure_of(code, self._easy, address, self._timing, connected=answer.connected)
-
     def _aim(self, address: Address, headers: Mapping[str, str], proxy: str | None) -> None:
         """Set what differs from request to request."""
         # libcurl would tidy a URL up; this way it has no part that could be.
@@ -165,73 +197,27 @@ class Session:
         )
         self._easy.setopt(pycurl.PROXY, proxy or "")  # empty: not even what libcurl finds itself
 
-    def _carry_out(self, answer: Answer, *, secure: bool) -> int:
-        """Run the request to its end; return libcurl's code for it.
-
-        What comes beyond an answer without TLS libcurl sees by itself.
-        """
-
-        def on_connected(*given: Any) -> int:  # noqa: ANN401 - their port and ours are the last
-            if secure:
-                self._received = received_bytes({self._kept, *self._open}, given[-1])
-            return answer.on_connected()
-
-        self._easy.setopt(pycurl.PREREQFUNCTION, on_connected)
-        self._easy.setopt(pycurl.HEADERFUNCTION, answer.on_header)
-        self._easy.setopt(pycurl.WRITEFUNCTION, answer.on_body)
-        self._multi.add_handle(self._easy)
-        try:
-            while self._step(answer):
-                pass
-            _, _, failed = self._multi.info_read()
-            return failed[0][1] if failed else pycurl.E_OK
-        finally:
-            # What is under way is cut off, and its connection closed.
-            self._kept = self._easy.getinfo(pycurl.ACTIVESOCKET)
-            self.spoilt = self.spoilt or (secure and self._has_hidden(answer.body_bytes))
-            self._multi.remove_handle(self._easy)
-            self.stuck = not answer.connected and not self._easy.getinfo(pycurl.NAMELOOKUP_TIME)
-            for callback in (pycurl.PREREQFUNCTION, pycurl.HEADERFUNCTION, pycurl.WRITEFUNCTION):
-                self._easy.setopt(callback, _ignore)
-
-    def _step(self, answer: Answer) -> bool:
-        """Wait for what comes next, and have libcurl deal with it; False when all is done."""
-        until = answer.check()
-        now, timer_at = time.monotonic(), self._timer_at
-        if timer_at is not None and timer_at <= now:
-            self._timer_at = None
-            _, running = self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-        else:
-            if timer_at is not None:
-                until = min(until, timer_at)
-            running = 1
-            answer.guard.allow(until - now)
-            with answer.guard.away:
-                events = self._poll.poll(max(0, math.ceil((until - now) * 1000)))
-            for descriptor, event in events:
-                if descriptor == self._bell.descriptor:
-                    self._bell.hush()
-                    continue
-                answer.heard()
-                _, running = self._multi.socket_action(descriptor, _actions(event))
-        if answer.failure is None:
-            answer.hand_on()
-        return bool(running) and not answer.has_enough
+    def _on_connected(self, *given: Any) -> int:  # noqa: ANN401 - their port and ours are the last
+        """Note that the request goes out now."""
+        if self._secure:
+            self._received = received_bytes({self._kept, *self._open}, given[-1])
+        return 0 if self._answer is None else self._answer.on_connected()
 
     def _on_socket(self, event: int, descriptor: int, *_: object) -> None:
         """Note what libcurl waits for on a descriptor."""
-        if event == pycurl.POLL_REMOVE:
-            self._open.discard(descriptor)
-            with contextlib.suppress(KeyError):
-                self._poll.unregister(descriptor)
+        if event in (pycurl.POLL_REMOVE, pycurl.POLL_NONE):
+            if self._open.pop(descriptor, None) is not None and self._events is not None:
+                self._events.forget(descriptor)
             return
-        self._open.add(descriptor)
-        wanted = select.POLLIN if event & pycurl.POLL_IN else 0
-        self._poll.register(descriptor, wanted | (select.POLLOUT if event & pycurl.POLL_OUT else 0))
+        self._open[descriptor] = event
+        if self._events is not None:
+            self._events.watch(descriptor, event)
 
     def _on_timer(self, milliseconds: int) -> None:
         """Note when libcurl wants to be called again, whatever comes."""
-        self._timer_at = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+        if self._events is not None:
+            at = None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+            self._events.set_timer(at)
 
 
 _OPTIONS: Final[dict[int, int | str]] = {
@@ -263,15 +249,6 @@ def _set_or_unset(easy: pycurl.Curl, option: int, value: str | None) -> None:
         easy.setopt(option, value)
 
 
-def _actions(event: int) -> int:
-    """Return what an event of `poll` is in libcurl's words."""
-    return (
-        (pycurl.CSELECT_IN if event & _READABLE else 0)
-        | (pycurl.CSELECT_OUT if event & select.POLLOUT else 0)
-        | (pycurl.CSELECT_ERR if event & _BROKEN else 0)
-    )
-
-
 def _ignore(*_: object) -> int:
-    """Stand in for a callback between requests, so that no handle holds on to a sink."""
+    """Stand in for a callback between requests, so that no handle holds on to a fetch."""
     return 0

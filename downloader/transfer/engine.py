@@ -1,6 +1,6 @@
-"""The push interface between an engine, which moves bytes, and a sink, which judges them.
+"""The push interface between an engine, which moves bytes, and a fetch, which judges them.
 
-An engine knows HTTP and nothing of runs; a sink knows runs and nothing of sockets. Another
+An engine knows HTTP and nothing of runs; a fetch knows runs and nothing of sockets. Another
 engine is another module with this interface.
 """
 
@@ -40,8 +40,18 @@ class TransferError(Exception):
         self.problem = problem
 
 
-class Sink(Protocol):
-    """What takes the bytes. It may raise from either method, which ends the transfer."""
+class Fetch(Protocol):
+    """One request, with those that it is redirected to, and what takes its answer.
+
+    An engine calls it in threads of its own, one call at a time. What `ask`, `begin` or `write`
+    raises ends this fetch alone. They hold up others while they last, so they do not wait.
+    """
+
+    url: str
+    guard: Guard
+
+    def ask(self) -> Mapping[str, str]:
+        """Return the headers to ask with; the request goes out next."""
 
     def begin(self, status: int, headers: Mapping[str, str]) -> None:
         """Take the final status and headers (lower-case names), redirects behind it."""
@@ -49,27 +59,29 @@ class Sink(Protocol):
     def write(self, chunk: bytes) -> bool:
         """Take bytes of the body; False says that no more are wanted."""
 
+    def ended(self, error: BaseException | None) -> None:
+        """Take how it ended: exactly once, last; None is well. May start another fetch.
+
+        A `TransferError`: the network failed, stalled or broke off, or a redirect is unusable.
+        `Interrupted`: the guard said stop, or the engine is closed. A `DiskError`: no more files,
+        and so no connections, can be opened. Anything else is what the other methods raised.
+        """
+
 
 class Engine(Protocol):
-    """What moves the bytes, blocking, in the caller's thread; shared by all threads."""
+    """What moves the bytes."""
 
     name: str
 
-    def fetch(self, url: str, headers: Mapping[str, str], sink: Sink, guard: Guard) -> None:
-        """GET `url`, sent byte for byte, and push the answer into `sink`.
+    def start(self, fetch: Fetch) -> None:
+        """GET its URL, sent byte for byte, and push the answer into it; return at once.
 
         Follows at most `MAX_REDIRECTS` redirects, to http and https only. Bytes come as sent:
-        no content decoding.
-
-        Raises:
-            TransferError: the network failed, stalled or broke off, or a redirect is unusable.
-            Interrupted: `guard` said stop.
-            DiskError: no more files, and so no connections, can be opened.
-
+        no content decoding. A guard that says stop is heard within a tenth of a second.
         """
 
     def resize(self, connections: int) -> None:
         """Be ready for so many transfers at a time, more or fewer than before."""
 
     def close(self) -> None:
-        """Close idle connections."""
+        """Close idle connections; those in use are closed as their transfers end."""

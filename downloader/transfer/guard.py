@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Final
-
-from downloader.transfer.desks import Away
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from downloader.transfer.desks import Desks
-
+from typing import Final
 
 HUNG_SECONDS: Final = 5.0
 """A thread that was told to stop and gives no sign of life for so long has its place taken."""
@@ -25,30 +16,29 @@ class Interrupted(Exception):  # noqa: N818 - not an error: somebody said stop
 
 
 class Guard:
-    """Tells one transfer, in its thread, whether it may go on.
+    """Tells one transfer, in whatever thread works on it, whether it may go on.
 
     The lease's end is kept on the monotonic clock: a process that was frozen past it finds
     that out here, before it publishes, whatever the wall clock did.
-
-    `away` is a context for whatever the transfer waits for: others may be at work meanwhile.
 
     The lease is extended only while the transfer is `alive`: a thread that hangs, on a disk that
     does not answer for instance, loses it as a process does that was killed.
     """
 
-    def __init__(self, lease_seconds: float, desks: Desks | None = None) -> None:
-        self.away = Away(desks)
+    def __init__(self, lease_seconds: float) -> None:
         self._alive_at = time.monotonic()
-        self._allowed_until = math.inf  # it waits for a thread
+        self.queue()
         self._cancelled_at = math.inf
-        self._lock = threading.Lock()
-        self._wake: Callable[[], None] | None = None
         self._cancelled = threading.Event()
         self.extend(lease_seconds)
 
     def extend(self, lease_seconds: float) -> None:
         """Note that the lease now ends `lease_seconds` from now."""
         self._ends_at = time.monotonic() + lease_seconds
+
+    def queue(self) -> None:
+        """Note that the transfer waits for a thread, and gives no sign of life until it has one."""
+        self._allowed_until = math.inf
 
     def begin(self) -> None:
         """Note that the transfer has a thread, which is to give signs of life from now on."""
@@ -60,8 +50,6 @@ class Guard:
 
     def is_alive(self, since: float) -> bool:
         """Return whether it has done anything since then (monotonic clock), or waits as it may."""
-        if self.away.waits_for_desk:
-            return True
         return max(self._alive_at, self._allowed_until) >= since
 
     @property
@@ -72,12 +60,9 @@ class Guard:
         return now - told_at >= HUNG_SECONDS and not self.is_alive(now - HUNG_SECONDS)
 
     def cancel(self) -> None:
-        """Tell the transfer to stop, and wake it where it waits for bytes."""
-        with self._lock:
-            self._cancelled_at = min(self._cancelled_at, time.monotonic())
-            self._cancelled.set()
-            if self._wake is not None:
-                self._wake()
+        """Tell the transfer to stop, which it hears within a tenth of a second."""
+        self._cancelled_at = min(self._cancelled_at, time.monotonic())
+        self._cancelled.set()
 
     @property
     def cancelled(self) -> bool:
@@ -97,21 +82,7 @@ class Guard:
         if seconds <= 0:
             return
         self.allow(seconds)
-        with self.away:
-            while (left := over_at - time.monotonic()) > 0:
-                # The lease may end meanwhile, or be extended.
-                self._cancelled.wait(min(left, max(0.0, self._ends_at - time.monotonic())))
-                self.check()
-
-    @contextlib.contextmanager
-    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
-        """Have `cancel` call `wake`, from its own thread, while this context lasts."""
-        with self._lock:
-            self._wake = wake
-            if self._cancelled.is_set():
-                wake()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._wake = None
+        while (left := over_at - time.monotonic()) > 0:
+            # The lease may end meanwhile, or be extended.
+            self._cancelled.wait(min(left, max(0.0, self._ends_at - time.monotonic())))
+            self.check()

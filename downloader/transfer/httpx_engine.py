@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,9 @@ from downloader.errors import ConfigurationError
 from downloader.http import has_cause, is_of_trust, make_client, proxy_words, words_of
 from downloader.network import Unnamed, expect_within, waits
 from downloader.proxies import environment_proxies
+from downloader.transfer.guard import Interrupted
 from downloader.transfer.pace import Pace
+from downloader.transfer.pool import ThreadPool
 from downloader.transfer.problems import (
     begin,
     broke_off,
@@ -23,24 +26,29 @@ from downloader.transfer.problems import (
     untrusted,
     unusable_url,
 )
-from downloader.transfer.redirects import LOCATION, REDIRECTS, follow
+from downloader.transfer.redirects import LOCATION, REDIRECTS, Route
 from downloader.transfer.unusable import TOO_MANY_FILES, too_many_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from downloader.transfer.addresses import Address
-    from downloader.transfer.engine import Sink, Timing
-    from downloader.transfer.guard import Guard
+    from downloader.transfer.engine import Fetch, Timing
+    from downloader.transfer.rate_limit import RateLimit
 
 
 class HttpxEngine:
-    """Transfers by one synchronous httpx client, shared by all threads."""
+    """Transfers by one synchronous httpx client, each in a thread of a pool without a bound."""
 
     name = "httpx"
 
-    def __init__(self, timing: Timing, *, connections: int) -> None:
+    def __init__(
+        self, timing: Timing, *, connections: int, rate_limit: RateLimit | None = None
+    ) -> None:
         self._timing = timing
+        self._limit = rate_limit
+        self._pool = ThreadPool("transfers")
+        self._closed = False
         self._proxies = environment_proxies()
         self._client = make_client(
             httpx.Timeout(timing.stall_seconds, connect=timing.connect_seconds),
@@ -54,21 +62,38 @@ class HttpxEngine:
 
     def close(self) -> None:
         """Close idle connections."""
+        self._closed = True
         self._client.close()
+        self._pool.close()
 
-    def fetch(self, url: str, headers: Mapping[str, str], sink: Sink, guard: Guard) -> None:
-        """GET `url` into `sink`; see `Engine.fetch`."""
-        follow(url, guard, partial(self._request, headers, sink, guard))
+    def start(self, fetch: Fetch) -> None:
+        """GET its URL; see `Engine.start`."""
+        self._pool.submit(partial(self._make, fetch), fetch.guard)
 
-    def _request(
-        self, headers: Mapping[str, str], sink: Sink, guard: Guard, url: str, address: Address
-    ) -> str | None:
+    def _make(self, fetch: Fetch) -> None:
+        """Make a fetch, through all redirects."""
+        route: Route | None = None
+        try:
+            fetch.guard.check()
+            if self._closed:
+                raise Interrupted  # noqa: TRY301 - as whatever else ends it
+            route = Route(fetch.url)
+            headers = fetch.ask()
+            while (location := self._request(headers, fetch, route)) is not None:
+                route.lead(location)
+                fetch.guard.check()
+        except BaseException as error:  # noqa: BLE001 - handed to whom it matters
+            fetch.ended(error if route is None else route.seen(error))
+        else:
+            fetch.ended(None)
+
+    def _request(self, headers: Mapping[str, str], fetch: Fetch, route: Route) -> str | None:
         """Make one request, as `_fetch_once` does, and put what went wrong into our words."""
-        timing = self._timing
+        timing, url, address, guard = self._timing, route.url, route.address, fetch.guard
         answer_seconds = timing.connect_seconds + timing.stall_seconds
-        with waits(answer_seconds, guard.check, guard.away, unnamed=Unnamed.QUIET):
+        with waits(answer_seconds, guard.check, unnamed=Unnamed.QUIET):
             try:
-                return self._fetch_once(headers, sink, guard, url, address)
+                return self._fetch_once(headers, fetch, url, address)
             except httpx.ConnectTimeout:
                 failure: Exception = not_connected(address, timing)
             except httpx.TimeoutException:
@@ -91,9 +116,9 @@ class HttpxEngine:
         raise failure
 
     def _fetch_once(
-        self, headers: Mapping[str, str], sink: Sink, guard: Guard, url: str, address: Address
+        self, headers: Mapping[str, str], fetch: Fetch, url: str, address: Address
     ) -> str | None:
-        """Make one request; return where it redirects to, None when the sink has the body."""
+        """Make one request; return where it redirects to, None when the body is handed on."""
         try:
             request = self._client.build_request("GET", url, headers=dict(headers))
             request.url = _ExactURL(url, address)
@@ -108,17 +133,28 @@ class HttpxEngine:
             if location is not None:
                 return str(location)
             # httpx joins repeated headers by ", "; the rules know that form.
-            begin(sink, response.status_code, dict(response.headers.items()), address)
+            begin(fetch, response.status_code, dict(response.headers.items()), address)
             pace = Pace(self._timing)
             # What frames a body, chunk by chunk, can drip for days without a byte of the body
             # itself.
             expect_within(self._timing.stall_seconds)
             for chunk in response.iter_raw():
-                guard.check()
-                if not pace.push(sink, chunk):
+                fetch.guard.check()
+                if not self._push(fetch, chunk, pace):
                     break
                 expect_within(self._timing.stall_seconds)
         return None
+
+    def _push(self, fetch: Fetch, chunk: bytes, pace: Pace) -> bool:
+        """Hand bytes on, and wait until more may come."""
+        booked_at = time.monotonic()
+        seconds = 0.0 if self._limit is None else self._limit.book(len(chunk))
+        wanted = pace.push(fetch, chunk)
+        if self._limit is not None and seconds > 0:
+            began_at = time.monotonic()
+            self._limit.pause(seconds - (began_at - booked_at), fetch.guard)
+            pace.excuse(time.monotonic() - began_at)
+        return wanted
 
 
 class _ExactURL(httpx.URL):

@@ -80,8 +80,11 @@ class Output(Layout):
                 self._look_anew()
             self.room.check()
             wanted = None if validator is None else object_name(validator, total_bytes)
-            new = untried and self._left_behind is not None and key not in self._left_behind
-            return Part(self, key, wanted, new=new)
+            return Part(self, key, wanted, new=untried and self.has_no_part(key))
+
+    def has_no_part(self, key: RunKey) -> bool:
+        """Tell whether no part of a run that is untried need be looked for."""
+        return self._left_behind is not None and key not in self._left_behind
 
     def _look_anew(self) -> None:
         """Go on in a folder of parts that is new, where the output folder is still ours.

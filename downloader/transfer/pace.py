@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from downloader.transfer.problems import too_slow
 
 if TYPE_CHECKING:
-    from downloader.transfer.engine import Sink, Timing
+    from downloader.transfer.engine import Fetch, Timing
 
 
 class Pace:
-    """Hands a body on to its sink, as long as it comes at the floor speed or faster.
+    """Hands a body on, as long as it comes at the floor speed or faster.
 
-    The sink's own time, be it spent on a slow disk or on keeping to a limit, is not the
-    storage's. `silent_since` is when the last bytes had been taken (monotonic clock).
+    The time that is spent on a slow disk, or on keeping to a limit, is not the storage's.
+    `silent_since` is when the last bytes had been taken (monotonic clock).
     """
 
     def __init__(self, timing: Timing) -> None:
@@ -23,7 +23,7 @@ class Pace:
         self._started = self.silent_since = time.monotonic()
         self._received = 0
 
-    def push(self, sink: Sink, chunk: bytes) -> bool:
+    def push(self, fetch: Fetch, chunk: bytes) -> bool:
         """Hand on bytes that have just come; False says that no more are wanted.
 
         Raises:
@@ -38,7 +38,12 @@ class Pace:
             and self._received < seconds * self._timing.floor_bytes_per_second
         ):
             raise too_slow(self._timing, seconds)
-        wanted = sink.write(chunk)
-        self.silent_since = time.monotonic()
-        self._started += self.silent_since - now
+        self.silent_since = now
+        wanted = fetch.write(chunk)
+        self.excuse(time.monotonic() - now)
         return wanted
+
+    def excuse(self, seconds: float) -> None:
+        """Leave out a time in which nothing was waited for."""
+        self._started += seconds
+        self.silent_since += seconds

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from downloader.transfer.addresses import Address
-    from downloader.transfer.engine import Sink, Timing
+    from downloader.transfer.engine import Fetch, Timing
 
 
-def begin(sink: Sink, status: int, headers: Mapping[str, str], address: Address) -> None:
-    """Let a sink have the head of an answer, unless it is a proxy's: no storage answers 407."""
+def begin(fetch: Fetch, status: int, headers: Mapping[str, str], address: Address) -> None:
+    """Let a fetch have the head of an answer, unless it is a proxy's: no storage answers 407."""
     if status == 407:
         raise unreachable(address, proxy_refused(status))
-    sink.begin(status, headers)
+    fetch.begin(status, headers)
 
 
 def broke_off(said: str) -> TransferError:

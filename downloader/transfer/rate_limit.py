@@ -9,14 +9,11 @@ from typing import TYPE_CHECKING, Final
 from downloader.rules.rates import booked_until
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from downloader.transfer.engine import Engine, Sink
     from downloader.transfer.guard import Guard
 
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
-"""How soon those who wait see that there is another rate."""
+"""How soon those who `pause` see that there is another rate."""
 
 
 class RateLimit:
@@ -30,6 +27,8 @@ class RateLimit:
     def __init__(self, bytes_per_second: float | None) -> None:
         self._bytes_per_second = bytes_per_second
         self._lock = threading.Lock()
+        self.changes = 0
+        """How often the rate was changed: who waits need not wait on."""
         self._until = float("-inf")
 
     def change(self, bytes_per_second: float | None) -> None:
@@ -37,6 +36,7 @@ class RateLimit:
         with self._lock:
             if bytes_per_second != self._bytes_per_second:
                 self._bytes_per_second, self._until = bytes_per_second, float("-inf")
+                self.changes += 1
 
     def book(self, size: int) -> float:
         """Count bytes that have arrived; return how many seconds to wait before taking more."""
@@ -49,51 +49,11 @@ class RateLimit:
 
     def pause(self, seconds: float, guard: Guard) -> None:
         """Wait as long as `book` has said, or until there is another rate."""
-        over_at, rate = time.monotonic() + seconds, self._bytes_per_second
-        while (left := over_at - time.monotonic()) > 0 and self._bytes_per_second == rate:
+        over_at, changes = time.monotonic() + seconds, self.changes
+        while (left := over_at - time.monotonic()) > 0 and self.changes == changes:
             guard.pause(min(left, _LOOK_AGAIN_SECONDS))
 
     @property
     def reached(self) -> bool:
         """Whether transfers wait because of this limit."""
         return self._until > time.monotonic()
-
-
-class LimitedEngine:
-    """An engine whose transfers keep to a rate together."""
-
-    def __init__(self, engine: Engine, limit: RateLimit) -> None:
-        self.name = engine.name
-        self._engine = engine
-        self._limit = limit
-
-    def fetch(self, url: str, headers: Mapping[str, str], sink: Sink, guard: Guard) -> None:
-        """GET `url` into `sink`; see `Engine.fetch`."""
-        self._engine.fetch(url, headers, _LimitedSink(sink, self._limit, guard), guard)
-
-    def resize(self, connections: int) -> None:
-        """Be ready for so many transfers at a time."""
-        self._engine.resize(connections)
-
-    def close(self) -> None:
-        """Close idle connections."""
-        self._engine.close()
-
-
-class _LimitedSink:
-    """Passes bytes on, then waits until more may come."""
-
-    def __init__(self, sink: Sink, limit: RateLimit, guard: Guard) -> None:
-        self._sink = sink
-        self._limit = limit
-        self._guard = guard
-
-    def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        self._sink.begin(status, headers)
-
-    def write(self, chunk: bytes) -> bool:
-        pause_seconds = self._limit.book(len(chunk))
-        wanted = self._sink.write(chunk)
-        if pause_seconds > 0:
-            self._limit.pause(pause_seconds, self._guard)
-        return wanted

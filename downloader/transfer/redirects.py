@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final
 
 from downloader.rules.hosts import may_redirect
-from downloader.transfer.addresses import Address, address_of, redirected
+from downloader.transfer.addresses import address_of, redirected
 from downloader.transfer.engine import MAX_REDIRECTS, TransferError
 from downloader.transfer.problems import after_redirect, too_many_redirects, unusable_redirect
-
-if TYPE_CHECKING:
-    from downloader.transfer.guard import Guard
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 """The statuses that lead elsewhere, where the answer says where."""
@@ -18,35 +15,41 @@ REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 LOCATION: Final = "location"
 
 
-class Request(Protocol):
-    """Makes one request."""
-
-    def __call__(self, url: str, address: Address) -> str | None:
-        """Return where the answer redirects to, None when the sink has its body."""
-
-
-def follow(url: str, guard: Guard, request: Request) -> None:
-    """Make a request, and those that it is redirected to.
+class Route:
+    """Where a fetch goes: its own address, and those that it is redirected to.
 
     Raises:
-        TransferError: an address is none that we go to, or there are too many.
-        Interrupted: `guard` said stop.
+        TransferError: the URL is none that can be asked for.
 
     """
-    given = address = address_of(url)
-    for _ in range(MAX_REDIRECTS + 1):
-        guard.check()
-        try:
-            location = request(url, address)
-        except TransferError as error:
-            # The run's own storage was there: what it redirects this run to holds up no other.
-            raise (error if address is given else after_redirect(error)) from None
-        if location is None:
-            return
-        url = redirected(url, location)
-        secured, address = address.origin.startswith("https:"), address_of(url)
-        if secured and not address.origin.startswith("https:"):
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.address = self._given = address_of(url)
+        self._redirects = 0
+
+    def lead(self, location: str) -> None:
+        """Follow a redirect.
+
+        Raises:
+            TransferError: it leads to where we do not go, or there are too many.
+
+        """
+        self.url = redirected(self.url, location)
+        secured, self.address = self.address.origin.startswith("https:"), address_of(self.url)
+        if secured and not self.address.origin.startswith("https:"):
             raise unusable_redirect("it leads from https to plain http")
-        if not may_redirect(given.host, address.host):
+        if not may_redirect(self._given.host, self.address.host):
             raise unusable_redirect("it leads from the internet into a private network")
-    raise too_many_redirects()
+        self._redirects += 1
+        if self._redirects > MAX_REDIRECTS:
+            raise too_many_redirects()
+
+    def seen(self, error: BaseException) -> BaseException:
+        """Return what an error of a request comes to.
+
+        The run's own storage was there: what it redirects this run to holds up no other.
+        """
+        if self.address is self._given or not isinstance(error, TransferError):
+            return error
+        return after_redirect(error)

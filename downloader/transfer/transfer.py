@@ -1,14 +1,20 @@
-"""One transfer, whole, in one thread: socket → hash → disk → verify → sync → publish.
+"""One transfer, whole: socket → hash → disk → verify → sync → publish.
 
-Everything here blocks; nothing here decides: the rules judge, this carries out.
+The engine's threads have the first half, a pool's the second, and whatever else may wait for a
+disk or the database. Nothing here decides: the rules judge, this carries out.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
+import threading
 import time
+from collections import deque
 from dataclasses import dataclass, field, replace
+from functools import partial
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -23,6 +29,7 @@ from downloader.rules.steps import Published
 from downloader.transfer.engine import TransferError
 from downloader.transfer.guard import Interrupted
 from downloader.transfer.part import NameTakenError
+from downloader.transfer.pool import ThreadPool
 from downloader.transfer.unusable import DiskError, disk_errors
 
 if TYPE_CHECKING:
@@ -36,6 +43,8 @@ if TYPE_CHECKING:
 
 REFUSAL_BYTES: Final = 16 * 1024
 """How much of a refusal is read to tell whether the URL has expired."""
+
+_PUBLISHING_THREADS: Final = 4
 
 SLOWEST_DISK: Final = 5_000_000
 """Bytes a second that a disk is given time for before a transfer that waits for it is taken to
@@ -82,10 +91,10 @@ class Order:
     """What is to be transferred, and who is told of it while it is.
 
     `journal` is of the part on the disk, `error_code` how the last try ended. `note_object` is
-    told which object a new part is of, `progress` how many bytes have arrived since it was told
-    last, `expected` how many were there before and how many the whole file has (None: not known);
-    all are called in the transfer's thread. A file of more than `max_bytes` is refused. Of a run
-    that is `untried` no part is looked for.
+    told which object a new part is of, in the pool. In the engine's thread, which others wait for,
+    `progress` is told how many bytes have arrived since it was last, and `expected` how many were
+    there before and how many the whole file has (None: not known). A file of more than `max_bytes`
+    is refused. Of a run that is `untried` no part is looked for.
     """
 
     key: RunKey
@@ -111,53 +120,246 @@ class _StartOver(Exception):  # noqa: N818 - a turn taken, not an error
     """The part does not fit what the storage has: once more, from zero."""
 
 
-def transfer(order: Order, output: Output, engine: Engine, guard: Guard) -> Delivered:
+def transfer(
+    order: Order, output: Output, engine: Engine, guard: Guard, pool: ThreadPool | None = None
+) -> Delivered:
     """Save one run's file under its final name; blocks until it is on the disk.
 
-    Raises:
-        TransferError: there is no file; the problem says why and what it calls for.
-        Interrupted: `guard` said stop, or the lease was lost; what has arrived stays for a resume.
-        DiskError: the output folder cannot be written to, or there is no room.
-
+    Raises what `Transfer` ends with.
     """
-    if not is_run_type(order.key.run_type):  # only a row that somebody has edited has it
-        raise TransferError(
-            Problem(ProblemKind.HOPELESS, "bad_run", "No folder can be named after its run type.")
+    outcome: SimpleQueue[Delivered | BaseException] = SimpleQueue()
+    with contextlib.ExitStack() as stack:
+        if pool is None:
+            pool = stack.enter_context(contextlib.closing(publishing_pool()))
+        Transfer(order, output, engine, guard, pool=pool, ended=outcome.put).start()
+        ended = outcome.get()
+    if isinstance(ended, BaseException):
+        raise ended
+    return ended
+
+
+def publishing_pool() -> ThreadPool:
+    """Return a pool for the transfers of a process; a disk has no use for more threads."""
+    return ThreadPool("publish", _PUBLISHING_THREADS)
+
+
+class Transfer:
+    """Saves one run's file under its final name; a `Fetch` itself.
+
+    `ended` is called once, in whatever thread, with the file that is on the disk, or with
+
+    - TransferError: there is no file; the problem says why and what it calls for.
+    - Interrupted: `guard` said stop, or the lease was lost; what has arrived stays for a resume.
+    - DiskError: the output folder cannot be written to, or there is no room.
+    """
+
+    def __init__(
+        self,
+        order: Order,
+        output: Output,
+        engine: Engine,
+        guard: Guard,
+        *,
+        pool: ThreadPool,
+        ended: Callable[[Delivered | BaseException], None],
+    ) -> None:
+        self.url = order.url
+        self.guard = guard
+        self._order = order
+        self._output = output
+        self._engine = engine
+        self._steps = _Steps(pool, guard)
+        self._ended = ended
+        self._part: Part | None = None
+        self._sink: _PartSink | None = None
+        self._held = 0  # bytes that were there before
+        self._before = 0  # bytes that were there before this request
+        self._anew = False  # begun once more, from zero
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        order = self._order
+        if (
+            order.untried
+            and self._output.has_no_part(order.key)
+            and is_run_type(order.key.run_type)
+        ):
+            self._engine.start(self)  # the part is made once there is a connection to be had
+        else:
+            self._steps.add(partial(self._step, self._open))
+
+    def ask(self) -> Mapping[str, str]:
+        """Return the headers to ask with for what is not there yet; see `Fetch`."""
+        if self._sink is None:
+            part = self._open_part()
+            if part.linked:  # the folder is another than it was a moment ago
+                raise _StartOver
+            self._take(part)
+        part, sink = self._opened()
+        self._before = part.size
+        return sink.ask()
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Judge the head of an answer; see `Fetch`."""
+        self._opened()[1].begin(status, headers)
+
+    def write(self, chunk: bytes) -> bool:
+        """Put bytes into the part; see `Fetch`."""
+        return self._opened()[1].write(chunk)
+
+    def ended(self, error: BaseException | None) -> None:
+        """Have the rest done by the pool; see `Fetch`."""
+        self._steps.add(partial(self._step, partial(self._after_fetch, error)))
+
+    def _opened(self) -> tuple[Part, _PartSink]:
+        assert self._part is not None  # noqa: S101 - opened by `ask`, at the latest
+        assert self._sink is not None  # noqa: S101 - with the part
+        return self._part, self._sink
+
+    def _open_part(self) -> Part:
+        order = self._order
+        self._part = self._output.open_part(
+            order.key, order.journal.validator, order.journal.total_bytes, untried=order.untried
         )
-    wanted = order.journal.validator, order.journal.total_bytes
-    if order.untried:
-        part = output.open_part(order.key, *wanted, untried=True)
-    else:
-        guard.allow((wanted[1] or 0) / SLOWEST_DISK)
-        with guard.away:  # what there is of it is read
-            part = output.open_part(order.key, *wanted)
-    try:
+        return self._part
+
+    def _take(self, part: Part) -> None:
+        self._held = part.size
+        note = _Note(self._order, self._output, part, self._steps)
+        self._sink = _PartSink(self._order, self._output, part, note)
+
+    # ------------------------------------------------------------------ in the pool
+
+    def _step(self, step: Callable[[], Delivered | None]) -> None:
+        """Carry out a step, and end with what it returns or raises; None: there is more to do."""
+        outcome: Delivered | BaseException
+        try:
+            delivered = self._kept(step)
+            if delivered is None:
+                return
+            outcome = delivered
+        except BaseException as error:  # noqa: BLE001 - handed to whom it matters
+            outcome = error
+        try:
+            if self._part is not None:
+                self._part.let_go()
+        except OSError as error:
+            outcome = error
+        self._ended(outcome)
+
+    def _kept(self, step: Callable[[], Delivered | None]) -> Delivered | None:
+        """Carry out a step, and keep what can be gone on with where it raises."""
+        part, sink = self._part, self._sink
+        try:
+            return step()
+        except (Interrupted, DiskError):
+            if sink is not None:
+                sink.note.write(cut_off=True)
+            raise
+        except TransferError as error:
+            if part is None or sink is None:
+                raise
+            problem = _keep_or_discard(error.problem, part, self._held, sink.note)
+            raise TransferError(_again(problem, self._order, part, sink)) from None
+
+    def _open(self) -> Delivered | None:
+        """Take over what there is of the file, or begin a part; the engine goes on."""
+        order = self._order
+        if not is_run_type(order.key.run_type):  # only a row that somebody has edited has it
+            raise TransferError(
+                Problem(
+                    ProblemKind.HOPELESS, "bad_run", "No folder can be named after its run type."
+                )
+            )
+        self.guard.allow((order.journal.total_bytes or 0) / SLOWEST_DISK)
+        return self._begin_with(self._open_part())
+
+    def _begin_with(self, part: Part) -> Delivered | None:
+        guard = self.guard
         if part.linked:
             guard.allow(part.size / SLOWEST_DISK)
-            with guard.away, disk_errors(output.folder):
+            with disk_errors(self._output.folder):
                 adopted = _adopt(part)
             if adopted is not None:
                 return Delivered(adopted, part)
-        held = part.size
-        note = _Note(order, output, part, guard)
-        sink = _PartSink(order, output, part, note)
-        try:
-            _receive(order, output, part, sink, engine=engine, guard=guard)
-            step = _publish(order, output, part, sink, guard)
-        except (Interrupted, DiskError):
-            note.write_if_due(cut_off=True)
-            raise
-        except TransferError as error:
-            problem = _keep_or_discard(error.problem, part, held, note)
-            raise TransferError(_again(problem, order, part, sink, guard)) from None
-        reach(At.TRANSFER_DELIVERED)
-        return Delivered(step, part)
-    finally:
-        if part.linked:
-            part.let_go()
-        else:
-            with guard.away:  # what has come is forced to the disk
-                part.let_go()
+        self._take(part)
+        self._engine.start(self)
+        return None
+
+    def _after_fetch(self, error: BaseException | None) -> Delivered | None:
+        """Publish the file, or fetch what is missing of it.
+
+        A storage may give less at a time than it is asked for: then in as many ranges as it takes.
+        """
+        if self._sink is not None and self._sink.note.failure is not None:
+            error = self._sink.note.failure
+        if isinstance(error, _StartOver):
+            if self._part is not None and self._sink is None:
+                return self._begin_with(self._part)
+            self._start_over()
+            return None
+        if error is not None:
+            raise error
+        part, sink = self._opened()
+        if sink.finish():
+            step = _publish(self._order, self._output, part, sink, self.guard)
+            reach(At.TRANSFER_DELIVERED)
+            return Delivered(step, part)
+        if part.size - self._before < PROGRESS_BYTES:
+            raise TransferError(
+                Problem(
+                    ProblemKind.TRANSIENT,
+                    "truncated",
+                    f"The storage sends no more than {part.size - self._before} bytes at a time.",
+                )
+            )
+        self._engine.start(self)
+        return None
+
+    def _start_over(self) -> None:
+        """Fetch once more, from zero."""
+        if self._anew:
+            raise TransferError(
+                Problem(
+                    ProblemKind.WRONG_OBJECT,
+                    "unusable_range",
+                    "The storage's answers do not fit together, not even from the start of "
+                    "the file.",
+                )
+            )
+        self._anew = True
+        with disk_errors(self._output.folder):
+            self._opened()[0].restart()
+        self._engine.start(self)
+
+
+class _Steps:
+    """Steps of one transfer that the pool carries out, one after another; they raise nothing."""
+
+    def __init__(self, pool: ThreadPool, guard: Guard) -> None:
+        self._pool = pool
+        self.guard = guard
+        self._lock = threading.Lock()
+        self._left: deque[Callable[[], None]] = deque()
+        self._running = False
+
+    def add(self, step: Callable[[], None]) -> None:
+        """Have a step carried out, after those before it."""
+        with self._lock:
+            self._left.append(step)
+            if self._running:
+                return
+            self._running = True
+        self._pool.submit(self._run, self.guard)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._left:
+                    self._running = False
+                    return
+                step = self._left.popleft()
+            step()
 
 
 def _adopt(part: Part) -> Published | None:
@@ -177,12 +379,12 @@ def _keep_or_discard(problem: Problem, part: Part, held: int, note: _Note) -> Pr
     if problem.kind in _PART_IS_OF_NO_USE:
         part.discard()
         return problem
-    note.write_if_due(cut_off=True)
+    note.write(cut_off=True)
     more = part.size - held >= PROGRESS_BYTES and note.is_kept
     return replace(problem, progressed=more and problem.kind is ProblemKind.TRANSIENT)
 
 
-def _again(problem: Problem, order: Order, part: Part, sink: _PartSink, guard: Guard) -> Problem:
+def _again(problem: Problem, order: Order, part: Part, sink: _PartSink) -> Problem:
     """Note what a problem is of, so that the same of the same object is final the next time."""
     if problem.error_code not in _OF_THE_OBJECT or sink.answered is None or part.is_kept:
         return problem
@@ -195,51 +397,12 @@ def _again(problem: Problem, order: Order, part: Part, sink: _PartSink, guard: G
         return replace(problem, error_message=said, lasting=True)
     if sink.answered.validator is not None:
         try:
-            with guard.away:
-                held = order.note_object(sink.answered)
+            held = order.note_object(sink.answered)
         except StoreError:  # it costs a try
             return problem
         if not held:
             raise Interrupted
     return problem
-
-
-def _receive(
-    order: Order, output: Output, part: Part, sink: _PartSink, *, engine: Engine, guard: Guard
-) -> None:
-    """Fetch into the part, once more from zero where it did not fit.
-
-    A storage may give less at a time than it is asked for: then in as many ranges as it takes.
-    """
-    anew = False
-    while True:
-        before = part.size
-        try:
-            engine.fetch(order.url, sink.ask(), sink, guard)
-        except _StartOver:
-            if anew:
-                raise TransferError(
-                    Problem(
-                        ProblemKind.WRONG_OBJECT,
-                        "unusable_range",
-                        "The storage's answers do not fit together, not even from the start of "
-                        "the file.",
-                    )
-                ) from None
-            anew = True
-            with disk_errors(output.folder):
-                part.restart()
-            continue
-        if sink.finish():
-            return
-        if part.size - before < PROGRESS_BYTES:
-            raise TransferError(
-                Problem(
-                    ProblemKind.TRANSIENT,
-                    "truncated",
-                    f"The storage sends no more than {part.size - before} bytes at a time.",
-                )
-            )
 
 
 def _publish(order: Order, output: Output, part: Part, sink: _PartSink, guard: Guard) -> Published:
@@ -277,12 +440,10 @@ def _publish(order: Order, output: Output, part: Part, sink: _PartSink, guard: G
         with disk_errors(output.folder):
             reach(At.TRANSFER_WRITTEN)
             guard.allow(hashed.bytes / SLOWEST_DISK)
-            with guard.away:
-                part.sync()
+            part.sync()
             guard.check()  # the last moment at which a lost lease costs nothing
             reach(At.TRANSFER_SYNCED)
-            with guard.away:
-                part.publish(final)
+            part.publish(final)
     except NameTakenError as error:
         raise TransferError(
             Problem(
@@ -361,16 +522,20 @@ def _write(part: Part, chunk: bytes) -> None:
 class _Note:
     """What makes a part resumable: its name and the database say which object it is of.
 
-    That is worth it only for a transfer that lasts, or is cut off.
+    That is worth it only for a transfer that lasts, or is cut off. While bytes come the pool writes
+    it; no other request is begun before that is done. So `Part.write` and `Part.belongs_to` may
+    meet, which have nothing in common. `failure` is what came of it, where that ends the transfer.
     """
 
-    def __init__(self, order: Order, output: Output, part: Part, guard: Guard) -> None:
+    def __init__(self, order: Order, output: Output, part: Part, steps: _Steps) -> None:
         self._order = order
         self._output = output
         self._part = part
-        self._guard = guard
+        self._steps = steps
         self._object: resume.Journal | None = None  # what is yet to be noted
         self._due = math.inf  # monotonic clock
+        self._writing = False
+        self.failure: BaseException | None = None
 
     @property
     def is_kept(self) -> bool:
@@ -388,24 +553,37 @@ class _Note:
         """Note nothing more: the part does not hold what the storage sends."""
         self._object = None
 
-    def write_if_due(self, *, cut_off: bool = False) -> None:
-        """Write it, once it is worth it; what has not come yet need not be gone on with.
+    def write_if_due(self) -> None:
+        """Have the pool write it, once it is worth it; what may not come need not be resumed."""
+        if self._object is None or self._writing or time.monotonic() < self._due:
+            return
+        self._writing = True
+        self._steps.add(self._write_meanwhile)
+
+    def _write_meanwhile(self) -> None:
+        try:
+            self.write()
+        except BaseException as error:  # noqa: BLE001 - raised by the next step
+            self.failure = error
+            self._steps.guard.cancel()  # the engine hears it
+        self._writing = False
+
+    def write(self, *, cut_off: bool = False) -> None:
+        """Write it, where there is something to be gone on with.
 
         Raises:
             Interrupted: the lease is lost.
+            DiskError: the part cannot be given its name.
 
         """
-        if self._object is None or (not cut_off and time.monotonic() < self._due):
-            return
-        if cut_off and not self._part.size:
-            return
         journal = self._object
+        if journal is None or (cut_off and not self._part.size):
+            return
         if journal.validator is not None:
             with disk_errors(self._output.folder):
                 self._part.belongs_to(journal.validator, journal.total_bytes)
         try:
-            with self._guard.away:
-                held = self._order.note_object(journal)
+            held = self._order.note_object(journal)
         except StoreError:  # locked by another program, say: the bytes come all the same
             self._due = time.monotonic() + NOTE_SECONDS
             return

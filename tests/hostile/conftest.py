@@ -62,7 +62,7 @@ def make_engine(request: pytest.FixtureRequest) -> Iterator[Callable[..., Engine
 
         def make(stall_seconds: float = 30, connect_seconds: float = 10) -> Engine:
             timing = Timing(connect_seconds=connect_seconds, stall_seconds=stall_seconds)
-            engine = ENGINES[request.param](timing, 4)
+            engine = ENGINES[request.param](timing, connections=4)
             return stack.enter_context(contextlib.closing(engine))
 
         yield make

@@ -369,7 +369,7 @@ from transfer.bench import Bench
 from downloader.transfer.engine import Timing, TransferError
 from transfer.engines import ENGINES
 
-bench = Bench(ENGINES[sys.argv[3]](Timing(), 2), Path(sys.argv[2]), sys.argv[1] + "/x")
+bench = Bench(ENGINES[sys.argv[3]](Timing(), connections=2), Path(sys.argv[2]), sys.argv[1] + "/x")
 bench.max_bytes = 60_000_000
 before = peak()
 try:

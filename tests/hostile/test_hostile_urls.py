@@ -9,7 +9,7 @@ import pytest
 from hostile.hostile_values import odd_urls
 from hypothesis import example, given
 from hypothesis import strategies as st
-from transfer.wire import Collected, RawServer, answering, fetch, head, ok, unused_port
+from transfer.wire import Collected, RawServer, answering, fetch, fetch_into, head, ok, unused_port
 
 from downloader.rules.answer_body import Finished, is_usable_url, verdict_of
 from downloader.rules.decisions import ProblemKind
@@ -94,7 +94,7 @@ def test_any_url_is_judged(make_engine: MakeEngine, monkeypatch: pytest.MonkeyPa
         for shown in (redact_url(url), redact_text(url), clean_text(url)):
             assert isinstance(shown, str)
         with pytest.raises(TransferError) as raised:
-            engine.fetch(url, {}, Collected(), Guard(60))
+            fetch_into(engine, url, Collected(), Guard(60))
         problem = raised.value.problem
         assert problem.error_code in ("unusable_url", "storage_unreachable")
         assert (problem.kind is ProblemKind.UNREACHABLE) == (

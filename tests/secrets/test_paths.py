@@ -140,7 +140,9 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     answers = Answers()
     with (
         RawServer(answers.script) as server,
-        contextlib.closing(ENGINES[request.param](Timing(stall_seconds=20), 2)) as engine,
+        contextlib.closing(
+            ENGINES[request.param](Timing(stall_seconds=20), connections=2)
+        ) as engine,
     ):
         ogg = b"OggS\0\2" + bytes(20) + b"\1\x1e\1vorbis" + bytes(600)
         yield Bench(answers, server, engine, [*bodies.values(), ogg, b"<html>no</html>", b""])

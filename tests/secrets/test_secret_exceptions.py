@@ -10,7 +10,17 @@ import pytest
 import sqlalchemy as sa
 from spilling import API_KEY, signed, told_by
 from transfer.engines import ENGINES
-from transfer.wire import Collected, Peer, RawServer, Script, answering, head, ok, unused_port
+from transfer.wire import (
+    Collected,
+    Peer,
+    RawServer,
+    Script,
+    answering,
+    fetch_into,
+    head,
+    ok,
+    unused_port,
+)
 
 from downloader.camb.client import ApiClient
 from downloader.clock import utc_now
@@ -71,7 +81,7 @@ def test_a_storage_that_echoes(secrets: Secrets, tmp_path: Path, form: str, kind
     """A storage that sends the signed URL back, where no HTTP has it, does not get it shown."""
     with (
         RawServer(echo(ECHOES[form])) as server,
-        contextlib.closing(ENGINES[kind](Timing(stall_seconds=10), 1)) as engine,
+        contextlib.closing(ENGINES[kind](Timing(stall_seconds=10), connections=1)) as engine,
     ):
         url = secrets.also(signed(f"{server.origin}/1.wav"))
         output = Output(tmp_path, "text-to-sound")
@@ -106,10 +116,10 @@ def test_a_url_that_cannot_be_fetched(secrets: Secrets, address: str, kind: str)
     """Whatever is wrong with a URL, no error about it quotes its signature."""
     url = secrets.also(signed(address.format(port=unused_port())))
     with (
-        contextlib.closing(ENGINES[kind](Timing(connect_seconds=5), 1)) as engine,
+        contextlib.closing(ENGINES[kind](Timing(connect_seconds=5), connections=1)) as engine,
         pytest.raises((TransferError, ValueError)) as raised,
     ):
-        engine.fetch(url, {}, Collected(), Guard(60))
+        fetch_into(engine, url, Collected(), Guard(60))
     assert secrets(told_by(raised.value)) == []
 
 
@@ -120,10 +130,12 @@ def test_a_redirect_that_cannot_be_followed(secrets: Secrets, kind: str) -> None
     redirect = head(302, location=target, content_length="0")
     with (
         RawServer(answering(redirect)) as server,
-        contextlib.closing(ENGINES[kind](Timing(), 1)) as engine,
+        contextlib.closing(ENGINES[kind](Timing(), connections=1)) as engine,
         pytest.raises(TransferError) as raised,
     ):
-        engine.fetch(secrets.also(signed(server.origin + "/1.wav", 2)), {}, Collected(), Guard(60))
+        fetch_into(
+            engine, secrets.also(signed(server.origin + "/1.wav", 2)), Collected(), Guard(60)
+        )
     assert secrets(told_by(raised.value)) == []
 
 
@@ -139,10 +151,10 @@ def test_a_transfer_that_is_told_to_stop(secrets: Secrets, kind: str) -> None:
 
     with (
         RawServer(cut) as server,
-        contextlib.closing(ENGINES[kind](Timing(), 1)) as engine,
+        contextlib.closing(ENGINES[kind](Timing(), connections=1)) as engine,
         pytest.raises(Interrupted) as raised,
     ):
-        engine.fetch(secrets.also(signed(server.origin + "/1.wav")), {}, Collected(), guard)
+        fetch_into(engine, secrets.also(signed(server.origin + "/1.wav")), Collected(), guard)
     assert secrets(told_by(raised.value)) == []
 
 

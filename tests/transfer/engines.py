@@ -15,17 +15,15 @@ from downloader.transfer.httpx_engine import HttpxEngine
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from transfer.wire import RawServer
 
     from downloader.rules.decisions import Problem
+    from downloader.transfer.rate_limit import RateLimit
 
 # One line an engine: each goes through the whole suite.
-ENGINES: dict[str, Callable[[Timing, int], Engine]] = {
-    "httpx": lambda timing, connections: HttpxEngine(timing, connections=connections),
-    "curl": lambda timing, connections: CurlEngine(timing, connections=connections),
-}
+ENGINES: dict[str, type[HttpxEngine | CurlEngine]] = {"httpx": HttpxEngine, "curl": CurlEngine}
 
 SECRET = "5ec2e7"
 """Stands for a signature."""
@@ -36,8 +34,13 @@ SIGNED = f"?X-Amz-Date=20250101T000000Z&X-Amz-Signature={SECRET}"
 class MakeEngine(Protocol):
     """Makes engines that are closed with the test."""
 
-    def __call__(self, timing: Timing | None = None, connections: int = 4) -> Engine:
-        """Make one; patient with silence, unless told otherwise."""
+    def __call__(
+        self,
+        timing: Timing | None = None,
+        connections: int = 4,
+        rate_limit: RateLimit | None = None,
+    ) -> Engine:
+        """Make one; patient with silence, and as fast as can be, unless told otherwise."""
 
 
 class Serve(Protocol):
@@ -61,8 +64,10 @@ def problem_of(engine: Engine, url: str, headers: Mapping[str, str] | None = Non
 def make_engines(kind: str, stack: contextlib.ExitStack) -> MakeEngine:
     """Return what makes engines of one kind, closed with the stack."""
 
-    def make(timing: Timing | None = None, connections: int = 4) -> Engine:
-        engine = ENGINES[kind](timing or Timing(), connections)
+    def make(
+        timing: Timing | None = None, connections: int = 4, rate_limit: RateLimit | None = None
+    ) -> Engine:
+        engine = ENGINES[kind](timing or Timing(), connections=connections, rate_limit=rate_limit)
         return stack.enter_context(contextlib.closing(engine))
 
     return make

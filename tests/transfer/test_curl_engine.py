@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from harness import wait_until
-from transfer.wire import Collected, Peer, answering, fetch, head, ok
+from transfer.wire import Collected, Peer, answering, fetch, fetch_into, head, ok
 
 from downloader.rules.decisions import ProblemKind
 from downloader.transfer.curl_answer import MAX_HEADER_BYTES
@@ -48,7 +48,7 @@ def test_woken_for_nothing(engine: CurlEngine, serve: Serve) -> None:
                 return super().write(chunk)
 
         with contextlib.suppress(Interrupted):
-            engine.fetch(server.origin + "/x", {}, Cancelling(), guard)
+            fetch_into(engine, server.origin + "/x", Cancelling(), guard)
         assert fetch(engine, server.origin + "/y").body == b"body"
 
 
@@ -66,7 +66,7 @@ def test_callbacks_that_raise_are_not_printed(
 
     server = serve(answering(ok(b"secret" * 100_000)))
     with pytest.raises(ValueError, match="secret"):
-        engine.fetch(server.origin + "/x", {}, Raising(), Guard(60))
+        fetch_into(engine, server.origin + "/x", Raising(), Guard(60))
     assert capfd.readouterr() == ("", "")
 
 

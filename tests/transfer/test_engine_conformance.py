@@ -15,6 +15,7 @@ from transfer.wire import (
     Script,
     answering,
     fetch,
+    fetch_into,
     fields,
     head,
     ok,
@@ -325,7 +326,7 @@ def test_bytes_before_the_break_arrive(engine: Engine, serve: Serve) -> None:
     server = serve(sends(head(200, content_length=str(len(BODY) + 1)), BODY))
     sink = Collected()
     with pytest.raises(Exception, match=r"\."):
-        engine.fetch(server.origin + "/x", {}, sink, Guard(60))
+        fetch_into(engine, server.origin + "/x", sink, Guard(60))
     assert sink.body == BODY
 
 
@@ -614,7 +615,7 @@ def test_sink_that_raises(engine: Engine, serve: Serve, where: str, error: Excep
 
     server = serve(answering(ok(BODY)))
     with pytest.raises(type(error)) as raised:
-        engine.fetch(server.origin + "/x", {}, Raising(), Guard(60))
+        fetch_into(engine, server.origin + "/x", Raising(), Guard(60))
     assert raised.value is error
     assert fetch(engine, server.origin + "/x").body == BODY
 

@@ -15,7 +15,17 @@ import pytest
 import trustme
 from harness import wait_until
 from transfer.engines import problem_of
-from transfer.wire import Collected, Peer, Script, answering, fetch, head, ok, unused_port
+from transfer.wire import (
+    Collected,
+    Peer,
+    Script,
+    answering,
+    fetch,
+    fetch_into,
+    head,
+    ok,
+    unused_port,
+)
 
 from downloader.rules.decisions import ProblemKind
 from downloader.transfer import curl_session
@@ -280,7 +290,7 @@ def interrupted(engine: Engine, url: str, reached: Callable[[], bool]) -> None:
     """Fetch a URL, and tell the transfer to stop once it has got so far; it must, at once."""
     guard = Guard(600)
     with ThreadPoolExecutor(1) as pool:
-        outcome = pool.submit(engine.fetch, url, {}, Collected(), guard)
+        outcome = pool.submit(fetch_into, engine, url, Collected(), guard)
         wait_until(reached)
         told = time.monotonic()
         guard.cancel()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 from harness import wait_until
-from transfer.wire import Collected, Peer, Script, answering, fetch, fields, head, ok
+from transfer.wire import Collected, Peer, Script, answering, fetch, fetch_into, fields, head, ok
 
 from downloader.transfer import guard as guard_module
 from downloader.transfer.engine import Timing, TransferError
@@ -55,7 +55,7 @@ def fetching(
     """Fetch in another thread."""
     sink = sink or Collected()
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(engine.fetch, url, {}, sink, guard), sink
+        yield pool.submit(fetch_into, engine, url, sink, guard), sink
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_memory_stays_flat(engine: Engine, serve: Serve) -> None:
     before = process.memory_info().rss
     tracemalloc.start()
     try:
-        engine.fetch(server.origin + "/x", {}, sink, Guard(600))
+        fetch_into(engine, server.origin + "/x", sink, Guard(600))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -375,13 +375,8 @@ def test_time_of_the_sink(make_engine: MakeEngine, serve: Serve, timing: Timing)
             wait_until(partial(took, taken))
             peer.send(b"x")
 
-    assert fetch_into(make_engine(timing), serve(pieces).origin + "/x", sink) == b"xxx"
-
-
-def fetch_into(engine: Engine, url: str, sink: Collected) -> bytes:
-    """Fetch a URL into a sink; return what it has got."""
-    engine.fetch(url, {}, sink, Guard(600))
-    return sink.body
+    fetch_into(make_engine(timing), serve(pieces).origin + "/x", sink)
+    assert sink.body == b"xxx"
 
 
 def test_closed_while_transfers_run(make_engine: MakeEngine, serve: Serve) -> None:

@@ -21,7 +21,17 @@ from cryptography.x509.oid import NameOID
 from harness import wait_until
 from transfer.engines import SECRET, SIGNED, problem_of
 from transfer.test_engine_conformance import EXACT_TARGETS
-from transfer.wire import Collected, Peer, answering, fetch, fields, head, ok, unused_port
+from transfer.wire import (
+    Collected,
+    Peer,
+    answering,
+    fetch,
+    fetch_into,
+    fields,
+    head,
+    ok,
+    unused_port,
+)
 
 from downloader import trust
 from downloader.errors import ConfigurationError
@@ -312,7 +322,7 @@ def test_cancel_over_tls(
     engine = make_engine(Timing(stall_seconds=120))
     guard, sink = Guard(600), Collected()
     with ThreadPoolExecutor(1) as pool:
-        outcome = pool.submit(engine.fetch, server.origin + "/x", {}, sink, guard)
+        outcome = pool.submit(fetch_into, engine, server.origin + "/x", sink, guard)
         assert sink.arrived.wait(10)
         guard.cancel()
         with pytest.raises(Interrupted):

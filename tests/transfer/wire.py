@@ -9,7 +9,7 @@ import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from downloader.transfer.guard import Guard
 
@@ -242,8 +242,55 @@ def fetch(
 ) -> Collected:
     """Fetch a URL whole, and return what came."""
     sink = Collected(wanted)
-    engine.fetch(url, headers or {}, sink, guard or Guard(60))
+    fetch_into(engine, url, sink, guard, headers)
     return sink
+
+
+class Sink(Protocol):
+    """What takes an answer."""
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Take status and headers."""
+
+    def write(self, chunk: bytes) -> bool:
+        """Take bytes of the body; False says that no more are wanted."""
+
+
+class _Waited:
+    """A fetch whose end is waited for."""
+
+    def __init__(self, url: str, headers: Mapping[str, str], sink: Sink, guard: Guard) -> None:
+        self.url, self.guard = url, guard
+        self.begin, self.write = sink.begin, sink.write
+        self._headers = headers
+        self._error: BaseException | None = None
+        self._over = threading.Semaphore(0)
+
+    def ask(self) -> Mapping[str, str]:
+        return self._headers
+
+    def ended(self, error: BaseException | None) -> None:
+        self._error = error
+        self._over.release()
+
+    def wait(self) -> None:
+        self._over.acquire()
+        assert not self._over.acquire(blocking=False), "it has ended twice"
+        if self._error is not None:
+            raise self._error
+
+
+def fetch_into(
+    engine: Engine,
+    url: str,
+    sink: Sink,
+    guard: Guard | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Fetch a URL into a sink; return, or raise, when that has ended."""
+    waited = _Waited(url, headers or {}, sink, guard or Guard(60))
+    engine.start(waited)
+    waited.wait()
 
 
 def unused_port() -> int:
