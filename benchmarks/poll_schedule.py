@@ -12,20 +12,27 @@ import tempfile
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Final, cast
+from unittest.mock import patch
 
-import anyio
 from structlog.testing import capture_logs
 
 from benchmarks.poll_scenarios import FINISHED, NEVER, in_order, scenarios
-from benchmarks.simulated_time import STARTED_AT, TAKES_SECONDS, SimulatedTime
+from benchmarks.simulated_time import (
+    STARTED_AT,
+    SimulatedPool,
+    SimulatedSignal,
+    SimulatedTime,
+)
 from benchmarks.tables import Compared, Row, Unit, markdown
+from downloader import poller
 from downloader.camb.client import ApiClient, Reply
 from downloader.camb.run_types import DEFAULT_RUN_TYPE
 from downloader.clock import utc_now
-from downloader.poller import Poller
+from downloader.recorder import Recorder, Wanted
 from downloader.rules.answers import Answered, Finished, NotYet
 from downloader.rules.batching import MAX_BATCH, Batch
 from downloader.rules.steps import PollLater, Published, UrlReceived
@@ -36,14 +43,17 @@ from downloader.store.leases import Owner
 from downloader.store.migrate import open_database
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from benchmarks.bench import Bench
     from benchmarks.poll_scenarios import Run, Scenario
+    from downloader.recorder import Judged
+    from downloader.recorder import Outcome as RecordedOutcome
     from downloader.rules.states import RunKey
     from downloader.rules.steps import PollStep
     from downloader.store.database import Database
+    from downloader.store.turn import Done
 
 FIXED_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 0.15
@@ -136,7 +146,7 @@ class _Api:
         self.longest_unasked = 0.0
         self.first_polls: dict[int, float] = {}
 
-    def ask(self, batch: Batch) -> Reply:
+    def ask(self, batch: Batch, _go_on: Callable[[], None]) -> Reply:
         """Answer as the API does."""
         self.requests += 1
         now = self._time.seconds
@@ -157,9 +167,6 @@ class _Api:
         )
 
 
-setattr(_Api.ask, TAKES_SECONDS, ANSWER_SECONDS)
-
-
 class _Simulation:
     """One scenario under way."""
 
@@ -169,7 +176,6 @@ class _Simulation:
         self._settings = Settings(folder / "audio", "key", concurrency=1000)
         self._time = SimulatedTime()
         self._api = _Api(scenario.runs, self._time)
-        self._saved = anyio.Event()
         self._urls: dict[int, float] = {}
         self._awaited = sum(run.finished < NEVER for run in scenario.runs)
 
@@ -177,7 +183,8 @@ class _Simulation:
         """Run it to its end."""
         if self._scenario.past:
             _live_through(self._scenario.past, len(self._scenario.runs) + 1, self._database)
-        self._time.run(self._serve)
+        with self._time.in_force():
+            self._serve()
         outcome = Outcome(
             self._scenario,
             self._api.requests,
@@ -190,37 +197,57 @@ class _Simulation:
         _poll_at_fixed_times(outcome)
         return outcome
 
-    async def _serve(self) -> None:
+    def _serve(self) -> None:
         session = Session(self._settings, self._database, Mode.FOREVER)
-        poller = Poller(session, cast("ApiClient", self._api))
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._submit, session)
-            tasks.start_soon(self._save, session)
-            tasks.start_soon(poller.run)
-            with anyio.move_on_after(self._scenario.ends):
-                await self._saved.wait()
-            session.stop()
-            poller.stop()
+        session.room = SimulatedSignal(self._time)
+        recorder = Recorder(session)
+        recorder.taker = _Saver(partial(self._save, session))
+        pool = partial(SimulatedPool, self._time, ANSWER_SECONDS)
+        with patch.object(poller, "ThreadPoolExecutor", lambda threads, _name: pool(threads)):
+            polling = poller.Poller(session, cast("ApiClient", self._api), recorder)
+        self._submit(session)
+        self._time.at(self._scenario.ends, session.stop)
+        polling.run()
 
-    async def _submit(self, session: Session) -> None:
-        """Submit each run when its time has come, those of one moment together."""
+    def _submit(self, session: Session) -> None:
+        """Have each run submitted when its time has come, those of one moment together."""
         together: dict[float, list[int]] = {}
         for run_id, run in enumerate(self._scenario.runs, 1):
             together.setdefault(run.submitted, []).append(run_id)
-        for moment, of_now in sorted(together.items()):
-            await anyio.sleep(moment - self._time.seconds)
-            intake.submit(self._database, DEFAULT_RUN_TYPE, of_now, utc_now())
+
+        def submit(run_ids: list[int]) -> None:
+            intake.submit(self._database, DEFAULT_RUN_TYPE, run_ids, utc_now())
             session.room.set()
 
-    async def _save(self, session: Session) -> None:
-        while not session.stopping.is_set():
-            await session.ready.wait(1.0)
-            for run_id in _save_all(self._database, session.owner, utc_now()):
-                self._urls[run_id] = self._time.seconds
-            session.note_waiting(0)
-            session.room.set()
-            if len(self._urls) == self._awaited:
-                self._saved.set()
+        for moment, of_now in together.items():
+            self._time.at(moment, partial(submit, of_now))
+
+    def _save(self, session: Session) -> None:
+        for run_id in _save_all(self._database, session.owner, utc_now()):
+            self._urls[run_id] = self._time.seconds
+        session.note_waiting(0)
+        session.room.set()
+        if len(self._urls) == self._awaited and not session.stopping.is_set():
+            session.stop()
+
+
+class _Saver:
+    """Has what is ready saved at once, behind every turn."""
+
+    def __init__(self, save: Callable[[], None]) -> None:
+        self._save = save
+
+    def wanted(self, _judged: Sequence[Judged]) -> Wanted:
+        """Claim nothing in a turn."""
+        return Wanted()
+
+    def taken(self, _wanted: Wanted, done: Done) -> None:
+        """Save, where there may be something."""
+        if done.judged:
+            self._save()
+
+    def settle(self, _outcome: RecordedOutcome) -> None:
+        """Do nothing: there is none."""
 
 
 def _poll_at_fixed_times(outcome: Outcome) -> None:

@@ -1,34 +1,30 @@
-"""Simulated time: the program's own tasks run as they are, and waiting costs nothing.
+"""Simulated time: the program's own code runs as it is, and waiting costs nothing.
 
-The monotonic clock, the wall clock and the event loop are one simulated clock, which goes on to
-the next timer whenever every task waits. Blocking calls run at once, in the loop's own thread.
+The monotonic clock and the wall clock are one simulated clock. What is waited for happens in the
+thread that waits: it goes on to the next event, and the next, until it is woken.
 """
 
 from __future__ import annotations
 
-import asyncio
+import heapq
+import itertools
+import math
 import random
-import selectors
 import time
-from contextlib import ExitStack
+from collections import deque
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Final
 from unittest.mock import patch
 
-import anyio
-import anyio.to_thread
-
 from downloader import clock
+from downloader.session import Signal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-T = TypeVar("T")
+    from collections.abc import Callable, Iterator
 
 STARTED_AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
-
-TAKES_SECONDS: Final = "takes_seconds"
-"""The attribute of a blocking call that says how long it takes in simulated time."""
 
 
 class SimulatedTime:
@@ -36,43 +32,78 @@ class SimulatedTime:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
 
-    def monotonic(self) -> float:
-        """Return the seconds since the start."""
-        return self.seconds
+    @contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Have this be the time."""
+        with ExitStack() as patches:
+            patches.enter_context(patch.object(time, "monotonic", lambda: self.seconds))
+            patches.enter_context(patch.object(random, "random", random.Random(1).random))  # noqa: S311 - the same jitter in each call
+            patches.enter_context(patch.object(clock, "_wall", self._wall))
+            yield
 
-    def wall(self) -> float:
-        """Return the time of day, in seconds since the epoch."""
+    def _wall(self) -> float:
         return STARTED_AT.timestamp() + self.seconds
 
-    def run(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
-        """Run an asynchronous function to its end in this time."""
+    def at(self, seconds: float, event: Callable[[], None]) -> None:
+        """Have something happen at a time."""
+        heapq.heappush(self._events, (seconds, next(self._numbers), event))
 
-        async def at_once(call: Callable[..., T], *values: object, **_options: object) -> T:
-            await anyio.sleep(getattr(call, TAKES_SECONDS, 0.0))
-            return call(*values)
-
-        def loop() -> asyncio.AbstractEventLoop:
-            return asyncio.SelectorEventLoop(_Selector(self))
-
-        with ExitStack() as patches:
-            patches.enter_context(patch.object(time, "monotonic", self.monotonic))
-            patches.enter_context(patch.object(random, "random", random.Random(1).random))  # noqa: S311 - the same jitter in each call
-            patches.enter_context(patch.object(clock, "_wall", self.wall))
-            patches.enter_context(patch.object(anyio.to_thread, "run_sync", at_once))
-            return anyio.run(function, *args, backend_options={"loop_factory": loop})
+    def go_on(self, until: float, is_over: Callable[[], bool]) -> None:
+        """Let happen what does until some time, or until it is over."""
+        while not is_over():
+            if not self._events or self._events[0][0] > until:
+                self.seconds = max(self.seconds, until)
+                return
+            at, _, event = heapq.heappop(self._events)
+            self.seconds = max(self.seconds, at)
+            event()
 
 
-class _Selector(selectors.DefaultSelector):
-    """Never waits: where nothing is ready, the time until the next timer has simply passed."""
+class SimulatedSignal(Signal):
+    """A signal that is waited for in this time."""
 
     def __init__(self, simulated: SimulatedTime) -> None:
         super().__init__()
-        self._simulated = simulated
+        self._time = simulated
 
-    def select(self, timeout: float | None = None) -> list[Any]:
-        """Return what is ready now."""
-        ready: list[Any] = super().select(0)
-        if not ready and timeout:
-            self._simulated.seconds += timeout
-        return ready
+    def wait(self, at_most_seconds: float) -> None:
+        """Go on until it is set, at most so long."""
+        self._time.go_on(self._time.seconds + at_most_seconds, self._event.is_set)
+        self._event.clear()
+
+
+class SimulatedPool:
+    """Stands in for a pool of threads whose jobs each take so many seconds, and end then."""
+
+    def __init__(self, simulated: SimulatedTime, job_seconds: float, threads: int) -> None:
+        self._time = simulated
+        self._job_seconds = job_seconds
+        self._free = threads
+        self._jobs: deque[Callable[[], object]] = deque()
+        self._under_way = 0
+
+    def submit(self, call: Callable[..., object], *values: object) -> None:
+        """Have a job done."""
+        self._jobs.append(partial(call, *values))
+        self._under_way += 1
+        self._begin()
+
+    def shutdown(self) -> None:
+        """Go on until all is done."""
+        self._time.go_on(math.inf, lambda: not self._under_way)
+
+    def _begin(self) -> None:
+        while self._free and self._jobs:
+            self._free -= 1
+            self._time.at(
+                self._time.seconds + self._job_seconds, partial(self._end, self._jobs.popleft())
+            )
+
+    def _end(self, job: Callable[[], object]) -> None:
+        job()
+        self._under_way -= 1
+        self._free += 1
+        self._begin()

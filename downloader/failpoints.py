@@ -38,6 +38,7 @@ class At(StrEnum):
     TRANSFER_SYNCED = "transfer.synced"  # the lease is checked, the name not given yet
     TRANSFER_PUBLISHED = "transfer.published"  # the name is given, its folder not synced
     TRANSFER_DELIVERED = "transfer.delivered"  # on the disk, the outcome not yet recorded
+    LEASES_EXTENDED = "leases.extended"  # the heartbeat, in the event loop, is to extend some
     RECORD_WRITTEN = "record.written"  # the outcomes are written, not committed
     RECORD_COMMITTED = "record.committed"  # committed, the part not removed
     MIGRATE_BACKED_UP = "migrate.backed_up"  # where a backup is due

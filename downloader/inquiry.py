@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum, auto
+from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
 
-import anyio
-import anyio.to_thread
-
 from downloader.breakers import Kind, Place, Trouble, origin_of
-from downloader.camb.client import Reply
+from downloader.camb.client import CutOffError
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import utc_now
 from downloader.failpoints import At, reach
 from downloader.jitter import jitter
 from downloader.logger import get_logger
 from downloader.observe.tally import request_outcome
+from downloader.recorder import Judged
 from downloader.rules.answer_body import NOT_FOUND
 from downloader.rules.answers import (
     Answered,
@@ -37,20 +37,21 @@ from downloader.rules.expiry import url_expires_at, url_valid_from
 from downloader.rules.pace import Recall
 from downloader.rules.redaction import clean_text
 from downloader.rules.states import RunKey
-from downloader.rules.steps import PollFailed, PollLater, PollStep, UrlReceived
+from downloader.rules.steps import PollFailed, PollLater, PollStep
 from downloader.session import Mode
-from downloader.store import inspection, pacing, polling
+from downloader.store import inspection, pacing
 from downloader.tempo import Tempo
 from downloader.throttle import Throttle
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from downloader.breakers import Breaker
-    from downloader.camb.client import ApiClient
+    from downloader.camb.client import ApiClient, Reply
+    from downloader.recorder import Recorder
     from downloader.rules.answers import Judgement
-    from downloader.session import Session
+    from downloader.session import Session, SignOfLife
     from downloader.settings import Settings
     from downloader.store.polling import ClaimedBatch, DueRun
 
@@ -66,10 +67,6 @@ _SEVERAL: Final = 3
 
 _OF_ALL: Final = frozenset({"throttled"})
 """What is never about a run."""
-
-_ANSWER_DEADLINE_SECONDS: Final = 45.0
-"""The whole of a request; the client's own time-outs, each for one operation, come first."""
-
 
 Refusal = Suspect | Forbidden | RetryLater
 
@@ -98,11 +95,20 @@ class Inquiries:
     keeps any answer from coming is the API's as a whole.
     """
 
-    def __init__(self, session: Session, client: ApiClient) -> None:
+    def __init__(
+        self,
+        session: Session,
+        client: ApiClient,
+        recorder: Recorder,
+        judged: Callable[[str], None],
+    ) -> None:
         self._session = session
         self._client = client
         self._throttle = Throttle(session.settings.api_requests_per_second)
-        self._threads = anyio.CapacityLimiter(REQUESTS_AT_ONCE)
+        self._recorder = recorder
+        self._is_judged = judged  # told of a batch, by its lease, as its last runs are recorded
+        self._cut_off = threading.Event()
+        self._counting = threading.Lock()
         self.tempo = Tempo(session.settings.limits)
         self.key_is_good = False  # an answer has shown it, in this process
         self.last_failure: Trouble | None = None
@@ -114,8 +120,6 @@ class Inquiries:
         self.found_elsewhere = 0
         """How many URLs were at a storage that is well, while another was in trouble."""
         self._only_one: _OnlyOne | None = None
-        self._judged: list[_Judged] = []
-        self._recording = anyio.Lock()
 
     @property
     def no_answer(self) -> Trouble | None:
@@ -155,18 +159,23 @@ class Inquiries:
         self.tempo.limits = settings.limits
         self._client.use_key(settings.api_key)
 
-    async def resolve(self, claimed: ClaimedBatch) -> None:
-        """Ask for a batch, in parts where it is refused, until every run of it is judged."""
-        resolution = _Resolution(claimed)
-        try:
-            while resolution.left and await self._ask_for(resolution.left.popleft(), resolution):
-                pass
-            await self._judge_refused(resolution)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await self._give_back(resolution)
+    def resolve(self, claimed: ClaimedBatch, life: SignOfLife) -> None:
+        """Ask for a batch, in parts where it is refused, until every run of it is judged.
 
-    async def _ask_for(self, batch: Batch, resolution: _Resolution) -> bool:
+        Raises:
+            CutOffError: it was cut off; what was not judged is given back.
+
+        """
+        resolution = _Resolution(claimed, life)
+        life.give()
+        try:
+            while resolution.left and self._ask_for(resolution.left.popleft(), resolution):
+                pass
+            self._judge_refused(resolution)
+        finally:
+            self._give_back(resolution)
+
+    def _ask_for(self, batch: Batch, resolution: _Resolution) -> bool:
         """Put one batch to its endpoint; False where the rest need not be asked for now."""
         endpoint = self.endpoint(batch.run_type, bulk=len(batch.run_ids) > 1)
         if (
@@ -181,28 +190,29 @@ class Inquiries:
             if (pause := place.pause(mine=resolution.lease)) is not None:
                 resolution.again_at = utc_now() + timedelta(seconds=pause.wait_seconds)
                 return False
-        await self._throttle.wait(self._session.stopping)
+        self._throttle.wait(self._session.stopping, resolution.life.give)
         if self._session.stopping.is_set():
             return False
         for place in places:
             place.begins(resolution.lease)
         try:
-            reply = await self._ask(batch, resolution)
-            return await self._take(reply, batch, endpoint, resolution)
+            reply = self._ask(batch, resolution)
+            return self._take(reply, batch, endpoint, resolution)
         finally:
             for place in places:
                 place.ended(resolution.lease)
 
-    async def _ask(self, batch: Batch, resolution: _Resolution) -> Reply:
+    def _ask(self, batch: Batch, resolution: _Resolution) -> Reply:
         """Ask, and count what came of it."""
         asked_at = resolution.asked_at = time.monotonic()
         judgement = None
         try:
-            reply = await self._answer(batch, asked_at)
+            reply = self._answer(batch, asked_at, resolution.life)
             judgement = reply.judgement
         finally:
             resolution.seconds = time.monotonic() - asked_at
-            self._session.tally.request(judgement, resolution.seconds)
+            with self._counting:
+                self._session.tally.request(judgement, resolution.seconds)
         _log.debug(
             "api.answered",
             outcome=request_outcome(judgement).value,
@@ -215,41 +225,41 @@ class Inquiries:
             self._api.succeeded(asked_at)
         return reply
 
-    async def _answer(self, batch: Batch, asked_at: float) -> Reply:
-        with anyio.move_on_after(_ANSWER_DEADLINE_SECONDS):
-            reply = await anyio.to_thread.run_sync(
-                self._client.ask, batch, limiter=self._threads, abandon_on_cancel=True
-            )
-            reach(At.POLL_ANSWERED)
-            self.answer_seconds = time.monotonic() - asked_at
-            self._session.note_clock_offset(reply.clock_offset)
-            return reply
-        said = f"The API did not answer in {_ANSWER_DEADLINE_SECONDS:g} seconds."
-        return Reply(RetryLater("api_unreachable", said))
+    def _answer(self, batch: Batch, asked_at: float, life: SignOfLife) -> Reply:
+        reply = self._client.ask(batch, partial(self._go_on, life))
+        reach(At.POLL_ANSWERED)
+        self.answer_seconds = time.monotonic() - asked_at
+        self._session.note_clock_offset(reply.clock_offset)
+        return reply
 
-    async def _take(
-        self, reply: Reply, batch: Batch, endpoint: Breaker, resolution: _Resolution
-    ) -> bool:
+    def _go_on(self, life: SignOfLife) -> None:
+        life.give()
+        if self._cut_off.is_set():
+            raise CutOffError
+
+    def cut_off(self) -> None:
+        """End the requests that are under way."""
+        self._cut_off.set()
+
+    def _take(self, reply: Reply, batch: Batch, endpoint: Breaker, resolution: _Resolution) -> bool:
         """Act on one answer; False where the rest of the batch need not be asked for."""
         judgement, alone = reply.judgement, len(batch.run_ids) == 1
         match judgement:
             case Answered():
-                await self._answered(judgement, batch, endpoint, resolution)
+                self._answered(judgement, batch, endpoint, resolution)
             case Blocked(reason=reason, message=message):
-                await self._session.in_thread(
-                    self._session.key.failed, reason, message, resolution.asked_at
-                )
+                self._session.call(self._session.key.failed, reason, message, resolution.asked_at)
                 return False
             case RetryLater() if reply.status is None or judgement.error_code in _OF_ALL:
                 place = self._api if reply.status is None else endpoint
-                await self._no_answer(judgement, batch, place, resolution)
+                self._no_answer(judgement, batch, place, resolution)
             case _ if alone:
                 # The run's own fault, or everybody's. The others will tell.
                 resolution.refused.append(_Refused(batch, judgement, time.monotonic()))
                 bulk = self.endpoint(batch.run_type, bulk=True)
                 return bool(not bulk.is_open or resolution.answered_alone)
             case RetryLater() if not (endpoint.is_open or resolution.failed_before(batch)):
-                await self._no_answer(judgement, batch, endpoint, resolution)
+                self._no_answer(judgement, batch, endpoint, resolution)
             case _:
                 # One run of it may be the culprit: the others shall not wait for it.
                 resolution.bulk_refused.append(judgement)
@@ -262,7 +272,7 @@ class Inquiries:
                 reach(At.POLL_SPLIT)
         return True
 
-    async def _answered(
+    def _answered(
         self, answer: Answered, batch: Batch, endpoint: Breaker, resolution: _Resolution
     ) -> None:
         session = self._session
@@ -278,16 +288,16 @@ class Inquiries:
             resolution.answered_alone += 1
         if session.key.may_be_closed:
             # Of whenever it was asked: one answer among refusals shows that the key is good.
-            await session.in_thread(session.key.succeeded, time.monotonic())
+            session.call(session.key.succeeded, time.monotonic())
         if answer.unasked:
             _log.warning("api.unasked_runs", run_ids=answer.unasked, batch=resolution.lease)
-        await self._conclude(answer, batch, resolution)
+        self._conclude(answer, batch, resolution)
 
-    async def _conclude(self, answer: Answered, batch: Batch, resolution: _Resolution) -> None:
+    def _conclude(self, answer: Answered, batch: Batch, resolution: _Resolution) -> None:
         """Record what is known of the runs of a batch."""
         session = self._session
         now = utc_now()
-        await self._learn(answer, batch, resolution, now)
+        self._learn(answer, batch, resolution, now)
         steps: list[tuple[RunKey, PollStep]] = []
         spread = jitter()  # one for all of a batch: it is worth most when it stays together
         for run_id in batch.run_ids:
@@ -311,15 +321,13 @@ class Inquiries:
                     now=now,
                 )
             steps.append((run.key, step))
-        await self._record(steps, resolution)
+        self._record(steps, resolution)
         urls = [one.url for one in answer.verdicts.values() if isinstance(one, Finished)]
-        if urls:
-            session.ready.set()
         if session.breakers.any_in_trouble(Kind.HOST):
             hosts = {session.breakers.host(origin) for url in urls if (origin := origin_of(url))}
             self.found_elsewhere += any(not host.is_open for host in hosts)
 
-    async def _learn(
+    def _learn(
         self, answer: Answered, batch: Batch, resolution: _Resolution, now: datetime
     ) -> None:
         """Conclude from an answer what need not be asked just now, and what is worth asking."""
@@ -332,10 +340,10 @@ class Inquiries:
             if session.mode is Mode.ONCE:
                 continue  # asks for everything that is due
             if isinstance(decided, Recall):
-                await session.in_thread(pacing.recall, session.database, decided)
+                session.call(pacing.recall, session.database, decided)
                 session.room.set()
                 continue
-            count = await session.in_thread(
+            count = session.call(
                 pacing.put_off,
                 session.database,
                 decided,
@@ -359,7 +367,7 @@ class Inquiries:
         self.last_failure = Trouble(code, message)
         return pause
 
-    async def _no_answer(
+    def _no_answer(
         self, judgement: Refusal, batch: Batch, place: Breaker, resolution: _Resolution
     ) -> None:
         """Put a batch off; nothing is known of its runs, and none is blamed.
@@ -380,11 +388,9 @@ class Inquiries:
             pause_seconds=round(pause, 1),
         )
         # Where the place is well, as far as is known, others have their answers from it.
-        await self._later(
-            batch, resolution, code, message, pause, others_answered=not place.is_open
-        )
+        self._later(batch, resolution, code, message, pause, others_answered=not place.is_open)
 
-    async def _later(
+    def _later(
         self,
         batch: Batch,
         resolution: _Resolution,
@@ -412,9 +418,9 @@ class Inquiries:
                 jitter=jitter(),
             )
             steps.append((run.key, step))
-        await self._record(steps, resolution)
+        self._record(steps, resolution)
 
-    async def _judge_refused(self, resolution: _Resolution) -> None:
+    def _judge_refused(self, resolution: _Resolution) -> None:
         """Tell runs that are refused from an API that refuses: what it says of others decides."""
         bulk = self.endpoint(resolution.run_type, bulk=True)
         singly_served = resolution.answered_alone > 1 and not resolution.bulk_answered
@@ -423,14 +429,14 @@ class Inquiries:
             self._failed(resolution.bulk_refused[-1], bulk, resolution)
         if not resolution.refused or self._is_over():
             return
-        others = await self._others(resolution)
+        others = self._others(resolution)
         if others is Others.REFUSED and resolution.bulk_refused and not resolution.bulk_answered:
             self._failed(resolution.bulk_refused[-1], bulk, resolution, at_once=False)
         for one in resolution.refused:
             if others is Others.ANSWERED:
-                await self._refused_alone(one, resolution)
+                self._refused_alone(one, resolution)
             else:
-                await self._refused_with_others(one, resolution, unknown=others is Others.NONE)
+                self._refused_with_others(one, resolution, unknown=others is Others.NONE)
             if self._is_over():
                 return
 
@@ -438,7 +444,7 @@ class Inquiries:
         """Return whether nothing more is asked: the key is refused, or the service stops."""
         return self._session.key.is_open or self._session.stopping.is_set()
 
-    async def _others(self, resolution: _Resolution) -> Others:
+    def _others(self, resolution: _Resolution) -> Others:
         """Return what has become of other runs since the last of these was refused."""
         refused = {one.run_id for one in resolution.refused}
         since = max(one.at for one in resolution.refused)
@@ -449,13 +455,13 @@ class Inquiries:
             return Others.ANSWERED
         known = self._known_good
         if known is None or known.run_id in refused:
-            known = await self._session.in_thread(inspection.any_done, self._session.database)
+            known = self._session.call(inspection.any_done, self._session.database)
         all_missing = all(one.is_missing for one in resolution.refused)
         if known is None or known.run_type not in RUN_TYPES:
             several = len(refused) > 1 and not all_missing
             return Others.REFUSED if several else Others.NONE
-        await self._throttle.wait(self._session.stopping)
-        reply = await self._ask(Batch(known.run_type, (known.run_id,)), resolution)
+        self._throttle.wait(self._session.stopping, resolution.life.give)
+        reply = self._ask(Batch(known.run_type, (known.run_id,)), resolution)
         if isinstance(reply.judgement, Answered):
             single.served(known, resolution.asked_at)
             return Others.ANSWERED
@@ -467,29 +473,27 @@ class Inquiries:
         )
         return Others.NONE if gone and all_missing else Others.REFUSED
 
-    async def _refused_alone(self, one: _Refused, resolution: _Resolution) -> None:
+    def _refused_alone(self, one: _Refused, resolution: _Resolution) -> None:
         """Conclude on a run that is refused while others are answered."""
         run, judgement = resolution.runs[one.run_id], one.judgement
         if one.is_missing:
-            await self._missing(one, resolution, sure=True)
+            self._missing(one, resolution, sure=True)
             return
         if not isinstance(judgement, RetryLater) and one.is_final:
             # For good, so it is asked once more: the others may have been answered by luck.
-            await self._throttle.wait(self._session.stopping)
-            reply = await self._ask(one.batch, resolution)
+            self._throttle.wait(self._session.stopping, resolution.life.give)
+            reply = self._ask(one.batch, resolution)
             if isinstance(reply.judgement, Answered):
                 single = self.endpoint(resolution.run_type, bulk=False)
-                await self._answered(reply.judgement, one.batch, single, resolution)
+                self._answered(reply.judgement, one.batch, single, resolution)
                 return
             if _told(reply.judgement)[0] == _told(judgement)[0]:
-                await self._record([(run.key, _rejected(judgement))], resolution)
+                self._record([(run.key, _rejected(judgement))], resolution)
                 return
         code, message = _told(judgement)
-        await self._later(
-            one.batch, resolution, code, message, 0.0, others_answered=True, alone=True
-        )
+        self._later(one.batch, resolution, code, message, 0.0, others_answered=True, alone=True)
 
-    async def _refused_with_others(
+    def _refused_with_others(
         self, one: _Refused, resolution: _Resolution, *, unknown: bool
     ) -> None:
         """Put off a run that is refused where nobody is known to be answered.
@@ -499,16 +503,16 @@ class Inquiries:
         judgement = one.judgement
         single = self.endpoint(resolution.run_type, bulk=False)
         if isinstance(judgement, Forbidden) and not self.key_is_good:  # 403 is what a bad key gets
-            await self._session.in_thread(
+            self._session.call(
                 self._session.key.failed, "key_refused", judgement.message, resolution.asked_at
             )
         elif one.is_missing and unknown:
-            await self._missing(one, resolution, sure=False)
+            self._missing(one, resolution, sure=False)
         elif unknown and one.is_final and self._stays_refused(one):
             run = resolution.runs[one.run_id]
-            await self._record([(run.key, _rejected(judgement))], resolution)
+            self._record([(run.key, _rejected(judgement))], resolution)
         else:
-            await self._no_answer(judgement, one.batch, single, resolution)
+            self._no_answer(judgement, one.batch, single, resolution)
 
     def _stays_refused(self, one: _Refused) -> bool:
         """Note a refusal of the only run there is; return whether it has been so for long.
@@ -523,7 +527,7 @@ class Inquiries:
         patience = self._session.settings.limits.patience_seconds
         return self._only_one.tries >= _SEVERAL and lasted >= patience
 
-    async def _missing(self, one: _Refused, resolution: _Resolution, *, sure: bool) -> None:
+    def _missing(self, one: _Refused, resolution: _Resolution, *, sure: bool) -> None:
         """Take 404 of a run alone for "not yet", unless nothing at all was ever found there."""
         elsewhere = not self.key_is_good and any(
             isinstance(refusal, Suspect) and refusal.status == 404
@@ -536,26 +540,25 @@ class Inquiries:
                 "and whose runs these are.",
             )
             bulk = self.endpoint(resolution.run_type, bulk=True)
-            await self._no_answer(nowhere, one.batch, bulk, resolution)
+            self._no_answer(nowhere, one.batch, bulk, resolution)
             return
         answer = Answered({one.run_id: NotYet(NOT_FOUND, unknown=sure)})
-        await self._conclude(answer, one.batch, resolution)
+        self._conclude(answer, one.batch, resolution)
 
-    async def _record(
-        self, steps: Iterable[tuple[RunKey, PollStep]], resolution: _Resolution
-    ) -> None:
+    def _record(self, steps: Iterable[tuple[RunKey, PollStep]], resolution: _Resolution) -> None:
         session = self._session
-        judged = [_Judged(key, resolution.lease, step) for key, step in steps]
-        self._judged += judged
-        async with self._recording:
-            await self._commit_judged()
+        judged = [Judged(key, resolution.lease, step) for key, step in steps]
+        if len(judged) == len(resolution.unjudged):
+            self._is_judged(resolution.lease)
+        self._recorder.record(judged)
         reach(At.POLL_RECORDED)
         for one in judged:
             key, step = one.key, one.step
             resolution.unjudged.discard(key.run_id)
             session.release(key, resolution.lease)
             if isinstance(step, PollFailed) and one.held:
-                session.tally.poll_failed(step.error_code)
+                with self._recorder.between_turns():  # in which others count
+                    session.tally.poll_failed(step.error_code)
                 _log.warning(
                     "run.failed",
                     run_id=key.run_id,
@@ -566,54 +569,18 @@ class Inquiries:
                     message=step.error_message,
                 )
 
-    async def _commit_judged(self) -> None:
-        """Commit what is judged: whatever is while one commit runs goes into the next together."""
-        group, self._judged = self._judged, []
-        if not group:
-            return
-        now = utc_now()
-        try:
-            held = await self._session.in_thread(
-                polling.record_polls,
-                self._session.database,
-                [(one.key, one.lease, one.step) for one in group],
-                now,
-            )
-        except BaseException:
-            self._judged = group + self._judged
-            raise
-        for one, still_held in zip(group, held, strict=True):
-            one.held = still_held
-        self._session.note_urls(
-            sum(
-                one.held and isinstance(one.step, UrlReceived) and one.step.next_attempt_at is None
-                for one in group
-            )
-        )
-        self._session.owed.set()
-
-    async def _give_back(self, resolution: _Resolution) -> None:
+    def _give_back(self, resolution: _Resolution) -> None:
         """Let go of what was claimed and not judged: it counts as never asked for."""
         if not resolution.unjudged:
             return
         due = resolution.again_at or utc_now()
-        await self._record(
+        self._record(
             [
                 (resolution.runs[run_id].key, PollLater(due, asked=False))
                 for run_id in sorted(resolution.unjudged)
             ],
             resolution,
         )
-
-
-@dataclass(slots=True)
-class _Judged:
-    """What is known of one run, to be recorded if it is `held` still."""
-
-    key: RunKey
-    lease: str
-    step: PollStep
-    held: bool = False
 
 
 @dataclass(slots=True)
@@ -675,7 +642,8 @@ def _rejected(judgement: Refusal) -> PollFailed:
 class _Resolution:
     """How far a claimed batch has got."""
 
-    def __init__(self, claimed: ClaimedBatch) -> None:
+    def __init__(self, claimed: ClaimedBatch, life: SignOfLife) -> None:
+        self.life = life
         self.lease = claimed.lease
         self.lead = claimed.lead
         self.run_type = claimed.batch.run_type

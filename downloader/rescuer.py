@@ -11,6 +11,7 @@ import anyio
 from downloader.camb.run_types import RUN_TYPES
 from downloader.clock import NOTICED_SECONDS, utc_now
 from downloader.errors import StoreError
+from downloader.failpoints import At, reach
 from downloader.logger import get_logger
 from downloader.store import leases
 
@@ -45,9 +46,8 @@ async def heartbeat(session: Session) -> None:
         try:
             if beat_at - extended_at >= extend_every or session.clock.stepped_at > extended_at:
                 # What hangs is not extended: its lease runs out, and its run is rescued.
-                alive = [
-                    one for one in held if one.guard is None or one.guard.is_alive(extended_at)
-                ]
+                reach(At.LEASES_EXTENDED)
+                alive = [one for one in held if one.life.is_alive(extended_at)]
                 lost = await session.in_thread(
                     leases.extend_leases,
                     session.database,

@@ -24,7 +24,7 @@ from downloader.observe.metrics import Figures, Live, Metrics, Unmeasured
 from downloader.ownership import why_not_ours
 from downloader.poller import Poller
 from downloader.recorder import Recorder
-from downloader.session import Mode, Session, Signal
+from downloader.session import LoopSignal, Mode, Session, run_in_thread
 from downloader.standing import Standing
 from downloader.store import inspection
 from downloader.store.status import status
@@ -234,7 +234,7 @@ class _Service:
         self._manager = manager
         self._reloading = Reloading(session, manager, self._adopt)
         self._recorder = Recorder(session)
-        self._poller = Poller(session, client)
+        self._poller = Poller(session, client, self._recorder)
         self._hooks = Hooks(session)
         self._workers = Workers(session, self._recorder, output, engine, self._nothing_left)
         self._standing = Standing(session, self._poller, self._workers, self._hooks)
@@ -253,13 +253,16 @@ class _Service:
 
     async def run(self) -> str | None:
         """Run everything; return what ended it early, if anything did."""
+        session = self._session
         await self._hooks.begin()
         try:
             await self._run_tasks()
         finally:
-            self._session.stop()  # a database that is locked is not waited for any longer
+            session.stop()  # a database that is locked is not waited for any longer
             # Outcomes of transfers that were cut off: one transaction gives their leases back.
-            await self._recorder.flush()
+            with anyio.CancelScope(shield=True):
+                await session.in_thread(self._recorder.flush)
+            session.close()
         await self._hooks.tell_what_is_left()
         return self._stopped
 
@@ -280,7 +283,7 @@ class _Service:
                 helpers.start_soon(
                     supervise, session, self._manager.notifier, self._standing.snapshot
                 )
-                work.start_soon(self._poller.run)
+                work.start_soon(run_in_thread, self._poller.run, self._cut_off_poller)
                 work.start_soon(self._hooks.run)
                 await self._workers.run()
                 session.stop()
@@ -289,19 +292,25 @@ class _Service:
             await self._show()  # the last word, not the one before
             helpers.cancel_scope.cancel()
 
+    def _cut_off_poller(self) -> None:
+        self._session.stop()
+        self._poller.stop()
+
     async def _nothing_left(self) -> bool:
         """Return whether a drain is over: no run is unfinished, and no hook may submit another.
 
         What takes its time at the end is done before that is seen for the last time.
         """
-        session, begun = self._session, self._hooks.begun
-        if await session.in_thread(inspection.any_unfinished, session.database, RUN_TYPES):
-            return False
-        if await self._hooks.any_left() or self._hooks.begun != begun:
-            return False
-        pruned = self._pruned
-        await self._prune()
-        return pruned
+        session = self._session
+        while True:
+            begun = self._hooks.begun
+            if await session.in_thread(inspection.any_unfinished, session.database, RUN_TYPES):
+                return False
+            if await self._hooks.any_left() or self._hooks.begun != begun:
+                return False
+            if self._pruned:
+                return True
+            await self._prune()
 
     async def _prune(self) -> None:
         """Delete old history once, at the end; not where that is to come soon."""
@@ -352,7 +361,7 @@ class _Service:
 
         By a handler of our own: between the event loop's and none at all it is deadly for a moment.
         """
-        heard = Signal()
+        heard = LoopSignal()
         signal.signal(signal.SIGHUP, lambda *_: heard.set())
         try:
             while True:
@@ -364,6 +373,7 @@ class _Service:
                     ending.start_soon(self._reloading.run)
         finally:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            heard.close()
 
     async def _end_on(self, name: str, ending: TaskGroup, work: anyio.CancelScope) -> None:
         """Begin to end, or cut off what is running where that has begun before."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 import anyio
 import anyio.to_thread
 
+from downloader.bell import Bell
 from downloader.breakers import Breakers, Kind, Place, folder_place, key_place
 from downloader.clock import ClockWatch, utc_now
 from downloader.concurrency import AdaptiveConcurrency
@@ -39,6 +42,9 @@ _STORE_THREADS: Final = 4
 _WAITING_KNOWN_SECONDS: Final = 0.5
 """How long it is good to know how many runs wait: other processes take from them too."""
 
+MOST_AHEAD: Final = 64
+"""So many transfers at most are claimed and wait here: they could be another process's."""
+
 _NEGLIGIBLE_OFFSET: Final = timedelta(seconds=5)
 """`Date` has whole seconds and travels: an offset below this is taken for none."""
 
@@ -55,26 +61,78 @@ class Mode(StrEnum):
 
 
 class Signal:
-    """Something to wait for that happens again and again."""
+    """Something that happens again and again, in any thread; a thread waits for it."""
 
     def __init__(self) -> None:
-        self._event = anyio.Event()
+        self._event = threading.Event()
 
     def set(self) -> None:
-        """Wake whoever waits, and the next one who will."""
+        """Wake the thread that waits, or the next one that will."""
         self._event.set()
+
+    def wait(self, at_most_seconds: float) -> None:
+        """Wait until set since the last wait, at most so long."""
+        self._event.wait(at_most_seconds)
+        self._event.clear()
+
+
+class LoopSignal:
+    """The same, waited for by a task of the event loop."""
+
+    def __init__(self) -> None:
+        self._is_set = self._waited_for = False
+        self._bell: Bell | None = None
+
+    def set(self) -> None:
+        """Wake the task that waits, or the next one that will."""
+        self._is_set = True
+        if self._waited_for and self._bell is not None:
+            self._bell.ring()
 
     async def wait(self, at_most_seconds: float) -> None:
         """Wait until set since the last wait, at most so long."""
-        with anyio.move_on_after(at_most_seconds):
-            await self._event.wait()
-        if self._event.is_set():
-            self._event = anyio.Event()
+        if self._bell is None:
+            self._bell = Bell()
+        self._waited_for = True  # before the look: what is set behind it rings
+        try:
+            if not self._is_set:
+                with anyio.move_on_after(at_most_seconds):
+                    await anyio.wait_readable(self._bell.descriptor)
+        finally:
+            self._waited_for = False
+        self._is_set = False
+        self._bell.hush()
+
+    def close(self) -> None:
+        """Free what waiting takes; nobody may wait any more."""
+        bell, self._bell = self._bell, None
+        if bell is not None:
+            bell.close()
+
+
+class SignOfLife:
+    """When a thread that asks for runs was last seen to go on; by the monotonic clock.
+
+    Until it begins it may take its time.
+    """
+
+    def __init__(self) -> None:
+        self._at = math.inf
+
+    def give(self) -> None:
+        """Note that it goes on."""
+        self._at = time.monotonic()
+
+    def is_alive(self, since: float) -> bool:
+        """Return whether it has done anything since then."""
+        return self._at >= since
 
 
 @dataclass(slots=True)
 class Held:
     """A claim of this process: a run being polled, or (with a guard) transferred.
+
+    `life` says whether the thread that has it goes on: where one hangs its leases run out.
 
     Of a transfer: when it began (monotonic clock), how many bytes have arrived since, how many
     were there before, and how many the file has, once that is known.
@@ -82,6 +140,7 @@ class Held:
 
     key: RunKey
     lease: str
+    life: Guard | SignOfLife
     guard: Guard | None = None
     began_at: float = 0.0
     received_bytes: int = 0
@@ -102,21 +161,23 @@ class Session:
     clock: ClockWatch = field(default_factory=ClockWatch)
     clock_offset: timedelta = timedelta()
     polling_over: bool = False
-    turned_at: float = field(default_factory=time.monotonic)
-    """When the workers last took a turn, or were seen to wait for what nobody here can help."""
+    queued: int = 0
+    """How many transfers are claimed and not begun."""
     ahead: int = 0
     """How many transfers end before the next can be begun, about."""
     _waiting: int = 0
     _waiting_known_at: float = float("-inf")
-    stopping: anyio.Event = field(default_factory=anyio.Event)
+    stopping: threading.Event = field(default_factory=threading.Event)
     ready: Signal = field(default_factory=Signal)  # a worker may find something
     room: Signal = field(default_factory=Signal)  # the poller may ask for more
-    owed: Signal = field(default_factory=Signal)  # a hook may be due
+    owed: LoopSignal = field(default_factory=LoopSignal)  # a hook may be due
     breakers: Breakers = field(init=False)
     key: Breaker = field(init=False)
     folder: Breaker = field(init=False)
     concurrency: AdaptiveConcurrency = field(init=False)
     _held: dict[tuple[RunKey, str], Held] = field(default_factory=dict)
+    _rounds: dict[str, float] = field(default_factory=dict)  # of each thread, when
+    _rounds_lock: threading.Lock = field(default_factory=threading.Lock)
     _threads: anyio.CapacityLimiter = field(
         default_factory=lambda: anyio.CapacityLimiter(_STORE_THREADS)
     )
@@ -150,6 +211,30 @@ class Session:
         """Return what ails the places of a kind, the longest first."""
         return [one.trouble for one in self.breakers.in_trouble(kind) if one.trouble is not None]
 
+    def goes_round(self, thread: str) -> None:
+        """Note that a thread that is to go round does so."""
+        with self._rounds_lock:
+            self._rounds[thread] = time.monotonic()
+
+    def goes_round_no_more(self, thread: str) -> None:
+        """Note that it has ended."""
+        with self._rounds_lock:
+            self._rounds.pop(thread, None)
+
+    @property
+    def went_round_at(self) -> float:
+        """When the thread that has not gone round the longest last did so; monotonic clock.
+
+        Or when it was seen to wait for what nobody here can help.
+        """
+        with self._rounds_lock:
+            return min(self._rounds.values(), default=time.monotonic())
+
+    def waits_for_others(self) -> None:
+        """Note that whoever does not go round waits for another program."""
+        with self._rounds_lock:
+            self._rounds = dict.fromkeys(self._rounds, time.monotonic())
+
     @property
     def received_bytes(self) -> int:
         """How many bytes of files have arrived in this call."""
@@ -167,34 +252,36 @@ class Session:
         return now + timedelta(seconds=self.settings.lease_seconds)
 
     async def in_thread(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking call of the store in a thread, to its end.
-
-        A database that another program keeps locked is waited for, again and again, while the
-        service goes on: a transaction that did not come through has changed nothing. So is,
-        by a daemon, one whose disk is full.
-        """
-        room, paused = self.breakers.at(_DATABASE), False
+        """Run a blocking call of the store in a thread, to its end, as `call` does."""
+        patience = _Patience(self)
         while True:
             began_at = time.monotonic()
             try:
                 found = await anyio.to_thread.run_sync(
                     partial(call, *args, **kwargs), limiter=self._threads
                 )
-            except BusyDatabaseError as error:
-                if self.mode is Mode.ONCE or self.stopping.is_set():
-                    raise
-                _log.warning("database.busy", message=str(error))
-                self.turned_at = time.monotonic()
-            except FullDatabaseError as error:
-                if self.mode is not Mode.FOREVER or self.stopping.is_set():
-                    raise
-                paused = True
-                with anyio.move_on_after(room.failed("disk_full", str(error), began_at)):
-                    await self.stopping.wait()
-                self.turned_at = time.monotonic()
+            except (BusyDatabaseError, FullDatabaseError) as error:
+                await anyio.sleep(patience.seconds(error, began_at))
             else:
-                if paused:
-                    room.succeeded(began_at)
+                patience.over(began_at)
+                return found
+
+    def call(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a call of the store, to its end.
+
+        A database that another program keeps locked is waited for, again and again, while the
+        service goes on: a transaction that did not come through has changed nothing. So is,
+        by a daemon, one whose disk is full.
+        """
+        patience = _Patience(self)
+        while True:
+            began_at = time.monotonic()
+            try:
+                found = call(*args, **kwargs)
+            except (BusyDatabaseError, FullDatabaseError) as error:
+                self.stopping.wait(patience.seconds(error, began_at))
+            else:
+                patience.over(began_at)
                 return found
 
     def waiting(self) -> int | None:
@@ -241,3 +328,52 @@ class Session:
         self.stopping.set()
         self.ready.set()
         self.room.set()
+
+    def close(self) -> None:
+        """Free what waiting takes, once every task has ended."""
+        self.owed.close()
+
+
+class _Patience:
+    """How a call of the store that cannot be carried out just now is waited for."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._room: Breaker | None = None
+
+    def seconds(self, error: BusyDatabaseError | FullDatabaseError, began_at: float) -> float:
+        """Return for how long to wait before it is called again; raise where it is not to be."""
+        session = self._session
+        full = isinstance(error, FullDatabaseError)
+        for_ever = session.mode is Mode.FOREVER if full else session.mode is not Mode.ONCE
+        if not for_ever or session.stopping.is_set():
+            raise error
+        session.waits_for_others()
+        if not full:
+            _log.warning("database.busy", message=str(error))
+            return 0.0
+        self._room = session.breakers.at(_DATABASE)
+        return self._room.failed("disk_full", str(error), began_at)
+
+    def over(self, began_at: float) -> None:
+        """Note that it could be carried out."""
+        if self._room is not None:
+            self._room.succeeded(began_at)
+
+
+async def run_in_thread(work: Callable[[], None], cut_off: Callable[[], None]) -> None:
+    """Run blocking work in a thread of its own; where this is cancelled it is cut off, and ends."""
+
+    async def watch() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            if not over:
+                cut_off()
+
+    over = False
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        await anyio.to_thread.run_sync(work, limiter=anyio.CapacityLimiter(1))
+        over = True
+        tasks.cancel_scope.cancel()

@@ -56,7 +56,7 @@ async def supervise(
     # The database has answered, and all tasks have had a turn meanwhile.
     notifier.ready(status_line(await snapshot()))
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(give_signs_of_life, notifier, lambda: session.turned_at)
+        tasks.start_soon(give_signs_of_life, notifier, lambda: session.went_round_at)
         while not session.stopping.is_set():
             notifier.status(status_line(await snapshot()))
             await anyio.sleep(_STATUS_SECONDS)

@@ -7,10 +7,12 @@ than `--max-poll` from the last time it was asked for.
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 from downloader.rules.pace import (
     SAMPLE,
@@ -33,12 +35,15 @@ from downloader.rules.pace import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from downloader.rules.decisions import Limits
     from downloader.rules.states import RunKey
     from downloader.store.polling import DueRun
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _MOST_LEADS: Final = 32
 _MOST_EAGER: Final = 20_000
@@ -65,10 +70,22 @@ class _Unasked:
     until: datetime
 
 
+def _alone(method: Callable[Concatenate[Tempo, P], T]) -> Callable[Concatenate[Tempo, P], T]:
+    """Let one thread at a time into a method."""
+
+    @functools.wraps(method)
+    def locked(self: Tempo, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self.lock:
+            return method(self, *args, **kwargs)
+
+    return locked
+
+
 class Tempo:
-    """Decides when runs are asked for, from all answers of one process."""
+    """Decides when runs are asked for, from all answers of one process; for all threads."""
 
     def __init__(self, limits: Limits) -> None:
+        self.lock = threading.RLock()
         self.limits = limits
         self.past: Mapping[str, Past] = {}
         self._leads: deque[Lead] = deque(maxlen=_MOST_LEADS)
@@ -79,6 +96,7 @@ class Tempo:
         self._unasked: list[_Unasked] = []
         self._booked_until = float("-inf")  # by requests that found nothing
 
+    @_alone
     def first_polls(self, due: Sequence[DueRun], now: datetime) -> dict[RunKey, datetime]:
         """Return which of these due runs are too young to be asked for, and until when.
 
@@ -99,14 +117,17 @@ class Tempo:
                     found[run.key] = first
         return found
 
+    @_alone
     def repolls_wait_seconds(self, now: datetime) -> float:
         """Return how long only runs that were not asked for yet are to be; 0 where any may be."""
         return repolls_wait_seconds(self._booked_until, now.timestamp())
 
+    @_alone
     def next_leads(self, most: int) -> list[Lead]:
         """Return up to so many whose neighbours to ask for, the best first; each is given once."""
         return [self._leads.pop() for _ in range(min(most, len(self._leads)))]
 
+    @_alone
     def read(
         self,
         runs: Sequence[DueRun],
@@ -146,6 +167,7 @@ class Tempo:
         decided = [self._decide(kind, run, now) for kind, run in touched.items()]
         return [one for one in decided if one is not None]
 
+    @_alone
     def note_put_off(self, put_off: PutOff, count: int) -> None:
         """Learn how many runs a decision of `read` has put off."""
         kind = (put_off.run_type, put_off.generation)
@@ -155,6 +177,7 @@ class Tempo:
             middle = put_off.submitted_from + (put_off.submitted_until - put_off.submitted_from) / 2
             self._unasked.append(_Unasked(put_off.run_type, middle, count, put_off.until))
 
+    @_alone
     def delay_seconds(self, run: DueRun, now: datetime, jitter: float) -> float:
         """Return when a run that is not finished is asked for again."""
         least = self.limits.min_poll_seconds

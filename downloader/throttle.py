@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import Final
-
-import anyio
+from typing import TYPE_CHECKING, Final
 
 from downloader.rules.rates import booked_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
 """How soon those who wait see that the rate has been set anew."""
@@ -19,18 +21,28 @@ class Throttle:
     def __init__(self, rate: float | None = None) -> None:
         self._rate = rate
         self._booked_until = float("-inf")
+        self._lock = threading.Lock()
 
-    async def wait(self, stopping: anyio.Event) -> None:
-        """Wait until a request may go, and count it; or until the service stops."""
-        while not stopping.is_set() and (seconds := self._booked_until - time.monotonic()) > 0:
-            with anyio.move_on_after(min(seconds, _LOOK_AGAIN_SECONDS)):
-                await stopping.wait()
-        if self._rate is not None:  # nobody else was asked since the last look at the time
-            self._booked_until = booked_until(
-                self._booked_until, 1, rate=self._rate, now=time.monotonic()
-            )
+    def wait(self, stopping: threading.Event, looking: Callable[[], None] = lambda: None) -> None:
+        """Wait until a request may go, and count it; or until the service stops.
+
+        `looking` is called at each look whether it may.
+        """
+        while not stopping.is_set():
+            looking()
+            with self._lock:
+                now = time.monotonic()
+                seconds = self._booked_until - now
+                if seconds <= 0:
+                    if self._rate is not None:
+                        self._booked_until = booked_until(
+                            self._booked_until, 1, rate=self._rate, now=now
+                        )
+                    return
+            stopping.wait(min(seconds, _LOOK_AGAIN_SECONDS))
 
     def change(self, rate: float | None) -> None:
         """Hold to another rate from now on; what was booked at the one before is let off."""
-        if rate != self._rate:
-            self._rate, self._booked_until = rate, float("-inf")
+        with self._lock:
+            if rate != self._rate:
+                self._rate, self._booked_until = rate, float("-inf")

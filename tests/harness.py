@@ -189,9 +189,17 @@ class Service:
 
     def reasons(self, run_id: int) -> list[str]:
         """Return the reasons of a run's transitions, oldest first."""
+        return self._told("reason", run_id)
+
+    def ways(self, run_id: int) -> list[str]:
+        """Return the states that a run has come to, one after another."""
+        return self._told("to_state", run_id)
+
+    def _told(self, column: str, run_id: int) -> list[str]:
         with self.database.read() as connection:
             found = connection.exec_driver_sql(
-                "SELECT reason FROM run_events WHERE run_id = ? ORDER BY event_id", (run_id,)
+                f"SELECT {column} FROM run_events WHERE run_id = ? ORDER BY event_id",  # noqa: S608
+                (run_id,),
             )
             return [row[0] for row in found]
 

@@ -67,8 +67,8 @@ def measure(bench: Bench) -> list[Row]:
             Unit.SECONDS,
             "the schedule's lower bound",
             (bound,) * bench.rounds,
-            goal=1.1,
-            floor=1.25,
+            goal=1.08,
+            floor=1.15,
             who=program.name,
         )
         for program in bench.programs

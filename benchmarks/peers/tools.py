@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -20,8 +21,19 @@ AT_ONCE: Final = 16
 
 CURL: Final = "curl --parallel"
 CURL_AND_HASH: Final = "curl --parallel, then sha256sum"
+CURL_AND_KEEP: Final = "curl --parallel, then SHA-256 by OpenSSL and fsync"
+"""What promises of each file what the program does, but for the record."""
 WGET2: Final = "wget2"
 ARIA2: Final = "aria2c"
+
+_KEEP: Final = """
+import hashlib, os, sys
+for name in sys.argv[1:]:
+    with open(name, "rb") as file:
+        hashlib.file_digest(file, "sha256")
+        os.fsync(file.fileno())
+os.fsync(os.open(".", os.O_RDONLY))
+"""
 
 URLS: Final = "urls"
 SAVED: Final = "saved"
@@ -88,13 +100,15 @@ TOOLS: Final = {
 class ToolSide:
     """One tool fetching all files of a set, 16 at a time.
 
-    `hashed`: by sha256sum after, a figure of its own. `paced`: from where the storage keeps a pace.
+    `hashed`: by sha256sum after, a figure of its own, and `kept`: hashed and forced to the disk,
+    another one. `paced`: from where the storage keeps a pace.
     """
 
     tool: Tool
     audio: AudioSet
     storage: Storage
     hashed: bool = False
+    kept: bool = False
     paced: bool = False
 
     @property
@@ -124,12 +138,16 @@ class ToolSide:
         environment = children.plain_environment(folder)
         saved = folder / SAVED
         used = children.run(command, folder=saved, environment=environment)
-        if not self.hashed:
-            return {self.name: used}
+        found = {self.name: used}
         names = [f"{run_id}.wav" for run_id in self.audio.run_ids]
-        hashing = [machine.find("sha256sum") or "sha256sum", *names]
-        then = children.run(hashing, folder=saved, environment=environment)
-        return {self.name: used, CURL_AND_HASH: used.then(then)}
+        for wanted, name, command in (
+            (self.kept, CURL_AND_KEEP, [sys.executable, "-c", _KEEP]),
+            (self.hashed, CURL_AND_HASH, [machine.find("sha256sum") or "sha256sum"]),
+        ):
+            if wanted:
+                then = children.run([*command, *names], folder=saved, environment=environment)
+                found[name] = used.then(then)
+        return found
 
     def check(self, folder: Path) -> None:
         """Count the files and compare their sizes."""

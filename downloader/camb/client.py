@@ -32,10 +32,15 @@ from downloader.rules.codings import unpacked
 from downloader.rules.expiry import clock_offset
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
 
 MAX_ANSWER_BYTES: Final = MAX_BODY_BYTES
 """What is longer is none, whatever the rest of it says."""
+
+
+class CutOffError(Exception):
+    """A request was ended before its answer had come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +102,10 @@ class ApiClient:
         """Close idle connections."""
         self._client.close()
 
-    def ask(self, batch: Batch) -> Reply:
+    def ask(self, batch: Batch, go_on: Callable[[], None] = lambda: None) -> Reply:
         """Ask for the results of a batch: the bulk endpoint for 2 to 5 runs, else the single one.
+
+        `go_on` is called every tenth of a second while it waits, and may raise `CutOffError`.
 
         Sources: the service's OpenAPI for `POST /text-to-sound-results`, its page on the
         single-run endpoint for the other.
@@ -114,7 +121,7 @@ class ApiClient:
         request.headers["x-api-key"] = key
         # What the single endpoint answers does not say which run it is of.
         unnamed = Unnamed.ONCE if len(batch.run_ids) < MIN_BATCH else None
-        with waits(self._answer_seconds, unnamed=unnamed):
+        with waits(self._answer_seconds, go_on, unnamed=unnamed):
             try:
                 response = self._client.send(request, stream=True)
                 try:

@@ -91,7 +91,7 @@ def request_outcome(judgement: Judgement | None) -> RequestOutcome:
 class Tally:
     """What this call has done so far.
 
-    One thread counts, that of the event loop; others may read.
+    One thread at a time counts requests, and one at a time all else; others may read.
     """
 
     done: int = 0

@@ -135,16 +135,16 @@ def test_a_watchdog_for_another(
     assert told.times("WATCHDOG") == []
 
 
-@pytest.mark.parametrize("at", ["poll.answered", "transfer.claimed"])
 def test_a_hung_loop_gives_no_sign(
-    program: Program, start_simulator: StartSimulator, told: Told, at: str
+    program: Program, start_simulator: StartSimulator, told: Told
 ) -> None:
     """An event loop that hangs is silent though its process lives, and dies as systemd ends it."""
+    slow = {"runs": [1], "where": "storage", "fault": {"kind": "stall"}, "times": 1}
     program.env |= {
-        "DOWNLOADER_API_URL": start_simulator().api_url,
+        "DOWNLOADER_API_URL": start_simulator(rules=[slow]).api_url,
         "NOTIFY_SOCKET": told.address,
         "WATCHDOG_USEC": "200000",
-        "DOWNLOADER_FAILPOINTS": f"{at}=hang",
+        "DOWNLOADER_FAILPOINTS": "leases.extended=hang",
         "DOWNLOADER_LEASE": "2s",  # what it had claimed is soon another's
     }
     with program.start("run") as process:

@@ -10,11 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-import anyio
-import anyio.lowlevel
 import psutil
 import pytest
 from children import Child
@@ -388,11 +387,11 @@ def test_another_rate_of_requests() -> None:
     """A request that waits under a limit goes out when it is changed."""
     throttle = Throttle(0.001)
 
-    async def wait() -> None:
-        async with anyio.create_task_group() as tasks:
-            for _ in range(3):
-                tasks.start_soon(throttle.wait, anyio.Event())
-            await anyio.lowlevel.checkpoint()
-            throttle.change(1000)
-
-    anyio.run(wait)  # else it would take half an hour
+    looked, stopping = threading.Semaphore(0), threading.Event()
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(throttle.wait, stopping, looked.release) for _ in range(3)]
+        for _ in waiting:
+            assert looked.acquire(timeout=30)
+        throttle.change(1000)
+        for one in waiting:
+            one.result(60)  # else it would take half an hour

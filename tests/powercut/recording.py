@@ -101,7 +101,8 @@ def _op(name: str, arguments: str, cwd: Path, result: int, lines: tuple[int, int
     for token in _TOKEN.finditer(arguments):
         if token["base"]:
             base = os.fsdecode(_bytes(token["path"]))
-            if token["base"] != "AT_FDCWD" and descriptor < 0:
+            # An eventfd may have the number that a file had before: closing is not recorded.
+            if token["base"] != "AT_FDCWD" and descriptor < 0 and "[event" not in base:
                 descriptor = int(token["base"])
         elif token["number"]:
             numbers.append(int(token["number"]))

@@ -40,6 +40,8 @@ def saved_after_an_outage(
         ) as process,
     ):
         wait_until(lambda: told in log.read_text(), process)
+        # A run that is refused while another is served already would be to blame.
+        wait_until(lambda: not program.status()["runs"]["downloading"], process)
         simulator.set_rules([])
         process.communicate(timeout=120)
     assert process.returncode == 0, log.read_text()

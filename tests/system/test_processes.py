@@ -280,3 +280,25 @@ def test_settings_of_the_environment_that_cannot_be_used(
     assert (done.returncode, done.stdout) == (2, "")
     assert name in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("at", ["poll.answered", "transfer.claimed"])
+def test_a_thread_that_hangs_keeps_no_run(
+    program: Program, start_simulator: StartSimulator, at: str
+) -> None:
+    """What a thread has claimed that hangs, with an answer or in a turn, is soon others'."""
+    program.env |= {
+        "DOWNLOADER_API_URL": start_simulator().api_url,
+        "DOWNLOADER_LEASE": "2s",
+        "DOWNLOADER_FAILPOINTS": f"{at}=hang",
+    }
+    program.submit(range(1, 4))
+    claimed = "SELECT count(*) FROM runs WHERE lease_owner IS NOT NULL"
+    with program.start("run") as hanging:
+        wait_until(lambda: program.query(claimed) == [(3,)], hanging)
+        del program.env["DOWNLOADER_FAILPOINTS"]
+        drained = program("run", "--drain", "--min-poll", "0.1s")
+        assert hanging.poll() is None
+        hanging.kill()
+    assert drained.returncode == 0, drained.stderr
+    assert program.status()["runs"]["done"] == 3

@@ -41,14 +41,15 @@ def test_once_prunes_at_its_end(program: Program, start_simulator: StartSimulato
     _saved_long_ago(program, simulator.api_url)
     before = _reasons(program)
     runs = program.query("SELECT * FROM runs WHERE state = 'done'")
-    assert before[1] == ["submitted", "url_received", "claimed", "published"]
+    assert before[1][:2] == ["submitted", "url_received"]
+    old = sum(len(before[run_id]) - 1 for run_id in range(1, 21))
     assert program("run", "--once").returncode == 0
     assert program("run", "--once", "--prune-events-after", "3d").returncode == 0
     assert _reasons(program) == before
     done = program("run", "--once", "--prune-events-after", "1d", "-v")
     assert done.returncode == 0
     assert "events.pruned" in done.stderr
-    assert "events=60" in done.stderr
+    assert f"events={old}" in done.stderr
     assert _reasons(program) == {run_id: ["published"] for run_id in range(1, 21)} | {
         21: ["submitted"]
     }
@@ -75,5 +76,5 @@ def test_a_daemon_prunes_while_it_saves(program: Program, start_simulator: Start
     assert process.returncode == 0
     found = _reasons(program)
     assert [found[run_id] for run_id in range(1, 21)] == [["published"]] * 20
-    assert all(len(found[run_id]) == 4 for run_id in range(100, 120))
+    assert all(found[run_id][:2] == ["submitted", "url_received"] for run_id in range(100, 120))
     assert found[21] == ["submitted"]

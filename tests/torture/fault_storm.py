@@ -220,9 +220,10 @@ def fault_storm(rig: Rig, runs: int) -> list[str]:
     processes = [rig.start("run", "--drain", *SETTINGS) for _ in range(PROCESSES)]
     patient = {run_id for run_id, code in storm.failed.items() if code in MAY_HEAL}
     rig.until(lambda: _left(rig) <= patient, "all but what may heal", every=0.2)
-    cancelled = _left(rig)
-    if cancelled:
-        rig.succeed("cancel", *map(str, cancelled))
+    if left := _left(rig):
+        rig.succeed("cancel", *map(str, left))
+    # Not those that have failed meanwhile.
+    cancelled = {key for (key,) in rig.query("SELECT run_id FROM runs WHERE state = 'cancelled'")}
     codes = sorted(one.wait() for one in processes)
     wrong = [] if codes[0] >= 0 and codes[-1] == 1 else [f"the exit codes are {codes}"]
     failed = {key: code for key, code in storm.failed.items() if key not in cancelled}

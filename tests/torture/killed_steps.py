@@ -74,11 +74,12 @@ WORKING: Final[Mapping[At, Working]] = {
     At.POLL_RECORDED: Working(),
     At.TRANSFER_CLAIMED: Working(),
     At.TRANSFER_NOTED: LARGE,
-    At.TRANSFER_WRITING: replace(LARGE, resumes=True),
+    At.TRANSFER_WRITING: replace(LARGE, bandwidth=0.7 * MB, resumes=True),
     At.TRANSFER_WRITTEN: Working(),
     At.TRANSFER_SYNCED: Working(),
     At.TRANSFER_PUBLISHED: Working(adopts=True),
     At.TRANSFER_DELIVERED: Working(adopts=True),
+    At.LEASES_EXTENDED: LARGE,
     At.RECORD_WRITTEN: Working(adopts=True),
     At.RECORD_COMMITTED: Working(),
 }
@@ -103,8 +104,9 @@ def killed_at_work(rig: Rig, at: At, passes: Passes) -> None:
         fault = {"kind": "status", "status": 422}
         rig.simulator.set_rules([{"runs": [*failed], "where": "api", "fault": fault}])
     rig.submit(ids)
-    # Chunks are many: there the processes shall die in the middle of a file.
-    each = 20 if at is At.TRANSFER_WRITING else 1
+    # Chunks are many, ten a second at least: there the processes shall die in the middle of a file,
+    # and after its first second, from which on it can be gone on with.
+    each = 30 if at is At.TRANSFER_WRITING else 1
     for first in range(0, len(passes.kills), 2):
         places = [f"{at}@{number * each}" for number in passes.kills[first : first + 2]]
         dying = [rig.start_dying("run", "--drain", *SHORT, at=place) for place in places]
